@@ -1,0 +1,95 @@
+# `make help` lists what there is. Everything sets up what it needs in .venv, from locked hashes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# What must hold under every fault: never tried a second time.
+INVARIANTS := e2e/test_kill9.py
+STORM := e2e/test_claims_storm.py
+
+.PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
+	chaos-kill storm bench-claims bench-placement crds lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies (about a minute the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## the main job, shown: ONCE=1 ends after the story, CLOUD=name uses your clouds.yaml
+	@exec $(BIN)/python -m warmpool.tools.demo $(if $(ONCE),--once) $(if $(CLOUD),--cloud $(CLOUD)) $(DEMO_ARGS)
+
+test: check unit integration e2e ## everything that needs no cloud of yours
+
+check: lint typecheck layers crds-check ## all that needs neither cluster nor cloud, but the tests
+
+lint: $(READY) ## ruff and spelling
+	@test ! -e operator/__init__.py || { echo "operator/__init__.py shadows the standard library: remove it"; exit 1; }
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell operator docs README.md crds manifests
+
+typecheck: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+layers: $(READY) ## who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+crds: $(READY) ## render crds/ and docs/reference/ from the models
+	@$(BIN)/python -m warmpool.tools.crds --write
+
+.PHONY: crds-check
+crds-check: $(READY) ## crds/ and docs/reference/ are what the models say
+	@$(BIN)/python -m warmpool.tools.crds --check
+
+unit: $(READY) ## pure tests, contracts, scenarios
+	@$(BIN)/pytest -q -m "not integration" tests/unit tests/contract tests/scenario
+
+coverage: $(READY) ## every branch of the pure packages is tested: api, domain, planning
+	@$(BIN)/pytest -q -m "not integration" tests/unit --cov=warmpool.api --cov=warmpool.domain \
+	  --cov=warmpool.planning --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+integration: $(READY) ## against a real kube-apiserver and etcd
+	@$(BIN)/pytest -q tests/integration || { \
+	  echo "once more, those that failed: they have time-outs, and stop and start a shared control plane"; \
+	  $(BIN)/pytest -q tests/integration --last-failed; }
+	@$(BIN)/pytest -q -m integration tests/contract
+
+e2e: $(READY) ## journeys of the whole operator, on the local control plane and the simulator
+	@$(BIN)/pytest -q $(INVARIANTS)
+	@$(BIN)/pytest -q e2e $(addprefix --ignore=,$(INVARIANTS) $(STORM)) || { \
+	  echo "once more, those that failed: a journey has time-outs, and a busy machine can pass them"; \
+	  $(BIN)/pytest -q e2e $(addprefix --ignore=,$(INVARIANTS) $(STORM)) --last-failed; }
+
+e2e-kind: $(READY) ## the journeys on a kind cluster; exits 3 where there is no container engine
+	@exec e2e/kind.sh $(BIN)/pytest
+
+chaos-kill: $(READY) ## kill -9 of the leader, 20 times, at random moments while pools fill and claims come
+	@$(BIN)/pytest -q -s e2e/test_kill9.py --cycles 20
+
+storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
+	@$(BIN)/pytest -q -s $(STORM)
+
+e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names
+	@test -n "$${OS_CLOUD:-}" || { echo "set OS_CLOUD to a cloud of your clouds.yaml"; exit 2; }
+	@$(BIN)/pytest -q e2e --cloud "$$OS_CLOUD"
+
+bench-claims: $(READY) ## latency of claims against their bare cost
+	@$(BIN)/python benchmarks/bench_claims.py
+
+bench-placement: $(READY) ## cost of one placement decision
+	@$(BIN)/python benchmarks/bench_placement.py
+
+lock: $(READY) ## lock the dependencies anew
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --strip-extras --allow-unsafe --extra dev -o requirements/dev.txt pyproject.toml
+
+clean: ## remove what the build left here; the user's cache stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,141 @@
+"""The cloud that journeys run on: the simulator as a child process, or one of the user's."""
+
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import yaml
+
+from warmpool.tools.demo.clouds import Survey, ask, choose, clouds_yaml_of
+from warmpool.tools.processes import Process, free_ports
+
+WORLD: Final = Path(__file__).parent.parent / "world.yaml"
+READY_WITHIN: Final = 30.0
+
+Body = dict[str, Any]
+
+
+class CloudUnderTest(Protocol):
+    """What a journey knows of its cloud."""
+
+    name: str
+    """Its name in `clouds_yaml`."""
+    clouds_yaml: str
+    zones: tuple[str, ...]
+
+    def template(self) -> Body:
+        """`spec.template` of a pool."""
+        ...
+
+    def probe(self) -> Body | None:
+        """A probe that its guests answer, if any do."""
+        ...
+
+    def servers(self, mark: str) -> list[str]:
+        """Names of the servers in Nova that have this in their names."""
+        ...
+
+
+class UserCloud:
+    """A cloud of the user's clouds.yaml. Nothing is known to answer in its guests."""
+
+    def __init__(
+        self, name: str, *, flavor: str | None, image: str | None, network: str | None
+    ) -> None:
+        self.name = name
+        self.clouds_yaml = clouds_yaml_of(name, os.environ)
+        self._choice = choose(self._survey(), flavor=flavor, image=image, network=network)
+        self.zones = self._choice.zones
+
+    def template(self) -> Body:
+        networks = [{"network": network} for network in self._choice.networks]
+        choice = self._choice
+        return {"flavor": choice.flavor, "image": choice.image, "networks": networks}
+
+    def probe(self) -> None:
+        return None
+
+    def servers(self, mark: str) -> list[str]:
+        return [name for s in self._survey().servers if mark in (name := str(s["name"]))]
+
+    def _survey(self) -> Survey:
+        return ask(self.clouds_yaml, self.name)
+
+
+class Simulator:
+    """`warmpool novasim`, with what can be done to it behind everybody's back."""
+
+    name: str = "sim"
+    zones: tuple[str, ...] = ("az1", "az2")
+
+    def __init__(self, directory: Path, *, seed: int = 1, world: Path = WORLD) -> None:
+        [self.guest_port] = free_ports(1)
+        clouds, ready = directory / "clouds.yaml", directory / "url"
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "warmpool",
+            "novasim",
+            "--scenario",
+            world,
+        ]
+        command += ["--seed", str(seed), "--guest-port", str(self.guest_port)]
+        command += ["--clouds-out", clouds, "--ready-file", ready]
+        self._process = Process.start(command, log=directory / "novasim.log", name="novasim")
+        self._process.wait_for(lambda: _text(ready) or None, READY_WITHIN, "its address")
+        self._url = _text(ready)
+        self.clouds_yaml = clouds.read_text(encoding="utf-8")
+
+    def stop(self) -> None:
+        self._process.terminate()
+
+    def template(self) -> Body:
+        return {"flavor": "m1.micro", "image": "tiny"}
+
+    def probe(self) -> Body:
+        return {"tcpSocket": {"port": self.guest_port}}
+
+    def servers(self, mark: str) -> list[str]:
+        return [server["name"] for server in self.records(mark)]
+
+    def records(self, mark: str = "") -> list[Body]:
+        """What is true of the servers that have this in their names."""
+        return [server for server in self.state()["servers"] if mark in server["name"]]
+
+    def state(self) -> Body:
+        """All truth."""
+        return self._call("GET", "state")
+
+    def do(self, **command: Any) -> None:
+        self._call("POST", "do", command)
+
+    def break_with(self, **fault: Any) -> int:
+        """Switch a fault on; its number."""
+        return int(self._call("POST", "faults", fault)["id"])
+
+    def disarm(self, fault: int) -> None:
+        self._call("DELETE", f"faults/{fault}")
+
+    def mend(self) -> None:
+        """Switch all faults off, and quotas as the world has them."""
+        self._call("DELETE", "faults")
+        quota = yaml.safe_load(WORLD.read_text(encoding="utf-8"))["quota"]
+        self.do(do="quota", **quota)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Body:
+        request = urllib.request.Request(  # noqa: S310 - a server of ours on loopback
+            f"{self._url}/_sim/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - as above
+            answer: Body = json.load(response)
+        return answer
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""

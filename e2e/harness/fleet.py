@@ -1,0 +1,124 @@
+"""Operators as processes of their own, with the rights of their ServiceAccount and no more."""
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from warmpool.api.names import LEASE_NAME
+from warmpool.tools.cluster import Cluster
+from warmpool.tools.crds import ROOT
+from warmpool.tools.processes import Process, wait_until
+
+HOME: Final = "warmpool-system"
+ACCOUNT: Final = "warmpool"
+
+LEASE: Final = {
+    "WARMPOOL_LEASE_SECONDS": "4",
+    "WARMPOOL_LEASE_DEADLINE_SECONDS": "3",
+    "WARMPOOL_LEASE_RETRY_SECONDS": "0.5",
+}
+"""Short, so that a killed leader is soon followed; long enough for a machine that is busy."""
+
+TAKEOVER_WITHIN: Final = 30.0
+"""Seconds until somebody leads: the lease, a start of Python, and a busy machine."""
+
+
+def install(cluster: Cluster) -> Path:
+    """Put kinds, namespace and role into the cluster; the kubeconfig of the ServiceAccount."""
+    for name in ("crds", "manifests/namespace.yaml", "manifests/rbac.yaml"):
+        cluster.kubectl("apply", "-f", str(ROOT / name))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
+    return cluster.service_account_kubeconfig(HOME, ACCOUNT)
+
+
+class Fleet:
+    """The operator's replicas. Whoever breaks one leaves the mending to the next test."""
+
+    def __init__(self, cluster: Cluster, kubeconfig: Path, directory: Path) -> None:
+        self._cluster = cluster
+        self._kubeconfig = kubeconfig
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self._replicas: dict[str, Process] = {}
+        self._read: dict[Path, int] = {}
+
+    def ensure(self, replicas: int = 1) -> None:
+        """So many run, and one of them leads."""
+        for identity, process in list(self._replicas.items()):
+            if not process.alive:
+                del self._replicas[identity]
+        while len(self._replicas) > replicas:
+            self.running[-1].terminate()
+            self.ensure(replicas)
+        while len(self._replicas) < replicas:
+            self.start()
+        self.leader()
+
+    def start(self) -> Process:
+        """One more. It need not be ready yet."""
+        identity = f"e2e-{next(self._numbers)}"
+        process = Process.start(
+            [sys.executable, "-m", "warmpool", "run"],
+            log=self._directory / f"{identity}.log",
+            env={
+                **self._cluster.environment(self._kubeconfig),
+                **LEASE,
+                "WARMPOOL_KUBECONFIG": str(self._kubeconfig),
+                "WARMPOOL_IDENTITY": identity,
+            },
+            name=identity,
+        )
+        self._replicas[identity] = process
+        return process
+
+    @property
+    def running(self) -> list[Process]:
+        return [process for process in self._replicas.values() if process.alive]
+
+    def leader(self) -> Process:
+        """The replica that leads; waits for one."""
+        return wait_until(
+            self._leader, timeout=TAKEOVER_WITHIN, what="a leader:\n" + self.log_tail(10)
+        )
+
+    def holder(self) -> str:
+        """Who holds the Lease, whether alive or not."""
+        found = self._cluster.kubectl(
+            *("get", "lease", LEASE_NAME, "-n", HOME, "-o", "json", "--ignore-not-found")
+        )
+        lease = json.loads(found.stdout or "{}")
+        return str(lease.get("spec", {}).get("holderIdentity") or "")
+
+    def stop(self) -> None:
+        for process in self.running:
+            process.terminate()
+        self._replicas.clear()
+
+    def mark(self) -> None:
+        """Forget what the logs said so far."""
+        for log in self._logs():
+            self._read[log] = log.stat().st_size
+
+    def log(self) -> str:
+        """What the logs say since the mark."""
+        parts: list[str] = []
+        for log in self._logs():
+            with log.open("rb") as file:
+                file.seek(self._read.get(log, 0), os.SEEK_SET)
+                text = file.read().decode(errors="replace")
+            if text:
+                parts.append(f"--- {log.stem}\n{text}")
+        return "\n".join(parts)
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log().splitlines()[-lines:])
+
+    def _leader(self) -> Process | None:
+        process = self._replicas.get(self.holder())
+        return process if process is not None and process.alive else None
+
+    def _logs(self) -> list[Path]:
+        return sorted(self._directory.glob("e2e-*.log"), key=lambda log: log.stat().st_mtime)

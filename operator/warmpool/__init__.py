@@ -1,0 +1,1 @@
+"""warmpool: pools of booted, checked VMs, handed out in milliseconds."""

@@ -1,0 +1,7 @@
+"""`python -m warmpool`."""
+
+import sys
+
+from warmpool.cli import main
+
+sys.exit(main())

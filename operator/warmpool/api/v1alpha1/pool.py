@@ -1,0 +1,262 @@
+"""WarmPool: rules for one flavor of VM."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from warmpool.api.names import Kind
+from warmpool.api.v1alpha1.base import Condition, Duration, Metadata, Model, Time
+
+ObjectName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253),
+]
+NamespaceName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63),
+]
+NovaName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+PoolName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=50),
+]
+BASE64_PATTERN = r"^[A-Za-z0-9+/]*={0,2}$"
+UserData = Annotated[str, StringConstraints(pattern=BASE64_PATTERN, max_length=65535)]
+
+
+class CloudRef(Model):
+    """Which cloud, and with whose credentials."""
+
+    secret_name: ObjectName
+    """Secret in the pool's namespace whose key `clouds.yaml` holds the credentials."""
+    cloud: str = Field(min_length=1, max_length=253)
+    """Name of the entry below `clouds:` in that file."""
+
+
+class Network(Model):
+    """One network that every VM gets an interface on."""
+
+    network: NovaName
+    """Name or id of the Neutron network."""
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret in the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: str = Field(min_length=1, max_length=253)
+    """Key in the Secret."""
+
+
+class Template(Model):
+    """What every VM of the pool is built from."""
+
+    flavor: NovaName
+    """Nova flavor, by name or id."""
+    image: NovaName
+    """Glance image, by name or id."""
+    user_data: UserData | None = None
+    """cloud-init user data, base64. At most 65535 characters, Nova's own limit."""
+    user_data_secret_ref: SecretKeyRef | None = None
+    """Where the user data stands instead, if it holds secrets: plain, not base64 twice."""
+    networks: list[Network] | None = Field(default=None, max_length=16)
+    """Networks of every VM. Unset: Nova chooses (`auto`). Empty list: no network at all."""
+    security_groups: list[NovaName] = Field(default_factory=list, max_length=32)
+    """Names of security groups. None: the project's default."""
+    key_pair: NovaName | None = None
+    """Name of the Nova key pair put on every VM."""
+    metadata: dict[str, Annotated[str, StringConstraints(max_length=255)]] = Field(
+        default_factory=dict, max_length=100
+    )
+    """Metadata written on every server."""
+    tags: list[Annotated[str, StringConstraints(pattern=r"^[^,/]+$", max_length=60)]] = Field(
+        default_factory=list, max_length=40
+    )
+    """Further tags of every server. Nova allows no comma and no slash in them."""
+    config_drive: bool = False
+    """Give every VM a config drive."""
+
+
+class TCPSocket(Model):
+    """A TCP connection that must be accepted."""
+
+    port: int = Field(ge=1, le=65535)
+    """Port on the first address of the VM."""
+
+
+class Probe(Model):
+    """How a VM proves that it is up."""
+
+    tcp_socket: TCPSocket
+    """Connect to this port."""
+
+
+class Health(Model):
+    """When a VM counts as ready, and when a build counts as failed."""
+
+    launch_timeout: Duration = "15m"
+    """From the POST to Nova until the VM must be ready."""
+    probe: Probe | None = None
+    """Checked after the server is ACTIVE. Unset: ACTIVE and placed is enough."""
+
+
+class ReclaimPolicy(StrEnum):
+    """What becomes of a VM whose claim has ended."""
+
+    DELETE = "Delete"
+    RECYCLE = "Recycle"
+    RETAIN = "Retain"
+
+
+class NamespacesFrom(StrEnum):
+    """Whose claims a pool serves."""
+
+    SAME = "Same"
+    ALL = "All"
+    SELECTOR = "Selector"
+
+
+class AllowedNamespaces(Model):
+    """Namespaces whose claims the pool serves."""
+
+    from_: NamespacesFrom = Field(default=NamespacesFrom.SAME, alias="from")
+    """Same: the pool's own. All: any. Selector: those with the labels of `matchLabels`."""
+    match_labels: dict[str, Annotated[str, StringConstraints(max_length=63)]] = Field(
+        default_factory=dict, max_length=20
+    )
+    """Labels that a namespace must have, with `from: Selector`."""
+
+
+class ClaimRules(Model):
+    """Who may claim, and for how long."""
+
+    namespaces: AllowedNamespaces = Field(default_factory=AllowedNamespaces)
+    """Namespaces whose claims are served."""
+    default_lifetime: Duration = "0s"
+    """Lifetime of claims that name none. `0s`: until deleted."""
+    max_lifetime: Duration = "0s"
+    """No claim keeps VMs of this pool longer. `0s`: no bound."""
+
+
+class Refill(Model):
+    """Pace of building: a token bucket that starts full."""
+
+    max_per_cycle: int = Field(ge=1, le=10000)
+    """Builds started per cycle at most."""
+    cycle: Duration = "15m"
+    """Length of a cycle."""
+
+
+class WarmPoolSpec(Model):
+    """What a pool shall be."""
+
+    replicas: int = Field(ge=0, le=10000)
+    """How many VMs are kept ready and unclaimed. Claimed ones do not count."""
+    reserve: int = Field(default=0, ge=0, le=10000)
+    """Of the ready ones, so many are kept for claims of priority 1000 and above."""
+    max_size: int | None = Field(default=None, ge=0, le=20000)
+    """How many servers the pool may have in all, claimed ones included. Unset: no bound."""
+    cloud_ref: CloudRef
+    """The cloud to build in."""
+    availability_zones: list[NovaName] = Field(default_factory=list, max_length=32)
+    """Zones to build in, side by side and evenly. None: Nova chooses."""
+    template: Template
+    """What is built."""
+    refill: Refill | None = None
+    """Pace of building. Unset: no pace but `maxConcurrent`."""
+    max_concurrent: int = Field(default=8, ge=1, le=500)
+    """Builds in flight at most, over all zones."""
+    health: Health = Field(default_factory=Health)
+    """When a VM is ready, and when its build has failed."""
+    reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
+    """Of VMs whose claim has ended. Delete: they go. Recycle: Nova builds them anew from the
+    image, and they join the pool again. Retain: they stay, outside the pool's account."""
+    claims: ClaimRules = Field(default_factory=ClaimRules)
+    """Who may claim, and for how long."""
+    paused: bool = False
+    """Build and delete nothing. Claims are still served, and claimed VMs still released."""
+
+
+class Claimable(Model):
+    """The largest claim of each mode that could be had now from this pool alone."""
+
+    any: int = Field(default=0, ge=0)
+    """VMs, placed anyhow."""
+    distinct_hypervisors: int = Field(default=0, ge=0)
+    """VMs, each on its own hypervisor."""
+    distinct_racks: int = Field(default=0, ge=0)
+    """VMs, each on its own rack."""
+
+
+class DomainCount(Model):
+    """VMs of the pool in one rack."""
+
+    rack: str = Field(max_length=255)
+    """Name of the rack. Empty: the rack is not known."""
+    ready: int = Field(default=0, ge=0)
+    """Ready and unclaimed."""
+    claimed: int = Field(default=0, ge=0)
+    """Claimed."""
+    building: int = Field(default=0, ge=0)
+    """Building, where the rack is known already."""
+
+
+class Failure(Model):
+    """The last failure of a build, or of what builds need."""
+
+    reason: str = Field(max_length=63)
+    """Why, as one word."""
+    message: str = Field(max_length=1024)
+    """Why, for people."""
+    time: Time
+    """When it was seen last."""
+    count: int = Field(default=1, ge=1)
+    """How often in a row."""
+    retry_at: Time | None = None
+    """When the pool tries again."""
+
+
+class WarmPoolStatus(Model):
+    """What a pool is."""
+
+    observed_generation: int = Field(default=0, ge=0)
+    """The `metadata.generation` that this status was computed from."""
+    replicas: int = Field(default=0, ge=0)
+    """Unclaimed VMs: ready, building and pending. What the scale subresource reports."""
+    ready: int = Field(default=0, ge=0)
+    """Ready and unclaimed."""
+    building: int = Field(default=0, ge=0)
+    """Under way to ready."""
+    claimed: int = Field(default=0, ge=0)
+    """Claimed."""
+    failed: int = Field(default=0, ge=0)
+    """Failed and not yet gone."""
+    retained: int = Field(default=0, ge=0)
+    """Kept after their claim ended (`reclaimPolicy: Retain`), outside the pool's account."""
+    selector: str = Field(default="", max_length=512)
+    """Label selector of the pool's WarmVMs, for the scale subresource."""
+    state: str = Field(default="", max_length=63)
+    """One word for `kubectl get`. Conditions are the contract."""
+    claimable: Claimable = Field(default_factory=Claimable)
+    """The largest claim of each mode now."""
+    domains: list[DomainCount] = Field(default_factory=list, max_length=2000)
+    """VMs per rack."""
+    last_failure: Failure | None = None
+    """The last failure, while it matters."""
+    conditions: list[Condition] = Field(default_factory=list, max_length=16)
+    """Ready, Progressing, CapacityAvailable, DependenciesResolved."""
+
+
+class WarmPool(Model):
+    """Rules for one flavor of VM: how many are kept ready, where, how fast, how checked."""
+
+    kind: ClassVar[Kind] = Kind.WARM_POOL
+
+    metadata: Metadata
+    spec: WarmPoolSpec
+    """What the pool shall be."""
+    status: WarmPoolStatus = Field(default_factory=WarmPoolStatus)
+    """What the pool is. Written by the operator."""

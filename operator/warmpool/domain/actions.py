@@ -1,0 +1,136 @@
+"""What a pool can do: a closed union. Decided in `planning`, carried out in `reconcile`."""
+
+from dataclasses import dataclass
+
+from warmpool.api.names import Reason
+from warmpool.domain.cloud import Place, Server
+from warmpool.domain.facts import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVm:
+    """Write a new WarmVM and have its server built."""
+
+    zone: str
+    """Availability zone to ask for; empty: Nova's choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Look for the server of a WarmVM that has none; if there is none, POST it."""
+
+    vm: Vm
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBuilding:
+    """A build takes long enough that people want to see its server."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class MakeReady:
+    """The server is ACTIVE and placed: probe it, and if it answers, the VM is ready."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The build has failed: say why on the WarmVM, then discard it."""
+
+    vm: Vm
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InspectFault:
+    """The server is in ERROR: read its fault, and fail the build for that reason."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete the WarmVM; its finalizer holds it until the server is gone."""
+
+    vm: Vm
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmLost:
+    """A complete listing lacks the server: ask Nova about it alone, and discard on a 404."""
+
+    vm: Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The claim seems to be over: ask the API server, and if so do what the reclaim policy says."""
+
+    vm: Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A claim has used the VM: have Nova build its server anew."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Relocate:
+    """The server stands elsewhere now: write that down."""
+
+    vm: Vm
+    server: Server
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Sicken:
+    """A claimed VM does not work any more: say so on the WarmVM. It stays its claim's."""
+
+    vm: Vm
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """A claimed VM that did not work works again."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """The WarmVM is being deleted: delete its server, or if Nova has none, let the WarmVM go."""
+
+    vm: Vm
+
+
+Action = (
+    CreateVm
+    | Build
+    | ReportBuilding
+    | MakeReady
+    | Fail
+    | InspectFault
+    | Discard
+    | ConfirmLost
+    | Release
+    | Rebuild
+    | Relocate
+    | Sicken
+    | Recover
+    | Terminate
+)

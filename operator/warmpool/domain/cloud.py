@@ -1,0 +1,144 @@
+"""What a cloud holds, in our words. Nova's own are read once, in the adapter."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum, auto
+
+from warmpool.api.names import Reason
+from warmpool.domain.ids import ServerId, VmUid
+
+
+class ServerState(Enum):
+    """State of a server. ACTIVE with a task in progress is not steady: see `Server.busy`."""
+
+    BUILDING = auto()
+    ACTIVE = auto()
+    ERROR = auto()
+    STOPPED = auto()
+    """SHUTOFF, PAUSED, SUSPENDED, SHELVED and the like: exists, does not run."""
+    DELETED = auto()
+    """Only in an incremental listing: it is gone for good."""
+    OTHER = auto()
+    """A state that we do not know or that passes (REBUILD, REBOOT, RESIZE, MIGRATING ...)."""
+
+
+class FaultClass(Enum):
+    """Whose fault a failed build is."""
+
+    CAPACITY = auto()
+    """Quota, no valid host: the pool holds, no attempt is used up."""
+    VM = auto()
+    """This one server failed. An unknown text is this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFault:
+    """Why Nova set a server to ERROR."""
+
+    kind: FaultClass
+    reason: Reason
+    message: str
+    """Nova's words, at most 500 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server as a listing tells it."""
+
+    id: ServerId
+    name: str
+    state: ServerState
+    busy: bool
+    """A task is in progress (`task_state` is set)."""
+    owner: VmUid | None
+    """UID of the WarmVM, read from the tag. None: not ours, or the tag was taken away."""
+    zone: str = ""
+    host_id: str = ""
+    """Hash of the host, per project: tells hypervisors apart where their names are not seen."""
+    host: str | None = None
+    """Name of the compute service. None: the credentials may not see it, or not placed yet."""
+    hypervisor: str | None = None
+    addresses: tuple[str, ...] = ()
+    hostname: str = ""
+    status: str = ""
+    """Nova's own status and task, for messages: `BUILD/spawning`."""
+    fault: ServerFault | None = None
+    """Only in an answer about one server, and only while it is in ERROR."""
+    created: datetime | None = None
+    updated: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One answer to a bulk listing.
+
+    `complete`: every server of ours is in it, so what is missing is gone. An incremental listing
+    is never complete, but it names the servers that were deleted.
+    """
+
+    servers: tuple[Server, ...]
+    complete: bool
+    taken_at: datetime
+    """The cloud's own time when the listing began: where the next incremental one starts."""
+
+
+class NetworkChoice(Enum):
+    """What to tell Nova where the template names no network."""
+
+    AUTO = "auto"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """The template with all its names resolved."""
+
+    flavor_id: str
+    image_id: str
+    networks: NetworkChoice | tuple[str, ...]
+    """AUTO, NONE, or ids of networks."""
+    user_data: str | None = None
+    """base64."""
+    security_groups: tuple[str, ...] = ()
+    key_pair: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+    config_drive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """One server to be built."""
+
+    name: str
+    owner: VmUid
+    spec: BuildSpec
+    zone: str = ""
+    """Availability zone. Empty: Nova chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Which rack each host stands in.
+
+    `visible` False: these credentials may not see hosts; `why_not` says so for people. Then
+    hypervisors are told apart by `Server.host_id` and racks are not known.
+    """
+
+    racks: dict[str, str] = field(default_factory=dict)
+    """Compute host to rack."""
+    visible: bool = True
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a VM stands. Empty: not known (rack) or not placed yet (all).
+
+    Two places share a domain when region and the domain's name are the same.
+    """
+
+    region: str = ""
+    zone: str = ""
+    rack: str = ""
+    hypervisor: str = ""

@@ -1,0 +1,79 @@
+"""What we know of the objects, slim: the store holds thousands of these.
+
+They are frozen and share nothing with the watch's bodies, so a decision can keep them.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from warmpool.api.names import ClaimPhase, Phase
+from warmpool.api.v1alpha1.claim import VMClaimSpec, VMClaimStatus
+from warmpool.api.v1alpha1.pool import ReclaimPolicy, WarmPoolSpec, WarmPoolStatus
+from warmpool.api.v1alpha1.vm import ClaimRef, Fault
+from warmpool.domain.cloud import Place
+from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A WarmVM."""
+
+    uid: VmUid
+    ref: Ref
+    version: int
+    generation: int
+    pool: Ref
+    zone: str
+    """The zone asked of Nova; empty: Nova's choice."""
+    phase: Phase
+    claim: ClaimRef | None
+    reclaim: ReclaimPolicy
+    retained: bool
+    """Kept after its claim ended, outside the pool's account."""
+    dirty: bool
+    """Used by a claim that has ended: built anew before it is ready again."""
+    deleting: bool
+    finalized: bool
+    """Our finalizer is on it: it stays until we take that off."""
+    created: datetime
+    server: ServerId | None
+    """From spec.providerID, or else from the status."""
+    place: Place
+    hostname: str
+    addresses: tuple[str, ...]
+    created_at: datetime | None
+    ready_at: datetime | None
+    fault: Fault | None
+    """Why it failed, where it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A VMClaim."""
+
+    uid: ClaimUid
+    ref: Ref
+    version: int
+    generation: int
+    created: datetime
+    deleting: bool
+    spec: VMClaimSpec
+    status: VMClaimStatus
+
+    @property
+    def phase(self) -> ClaimPhase:
+        return self.status.phase
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A WarmPool."""
+
+    uid: PoolUid
+    ref: Ref
+    version: int
+    generation: int
+    deleting: bool
+    finalized: bool
+    spec: WarmPoolSpec
+    status: WarmPoolStatus

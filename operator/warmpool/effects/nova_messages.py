@@ -1,0 +1,106 @@
+"""What is sent to Nova, and what its answers to our calls say. Pure."""
+
+import re
+from typing import Final
+
+from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
+from warmpool.domain.cloud import NetworkChoice, Server, ServerRequest, Topology
+from warmpool.domain.errors import CloudUnavailable, OutcomeUnknown
+from warmpool.domain.ids import InstallationId, ServerId
+from warmpool.effects.nova_calls import Answer
+from warmpool.effects.nova_reading import (
+    Page,
+    as_object,
+    is_fragment,
+    read_page,
+    read_racks,
+    read_server,
+)
+from warmpool.effects.nova_refusals import FORBIDDEN, refusal
+
+GOOD: Final = range(200, 300)
+NOT_FOUND: Final = 404
+
+_SERVER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def is_server_id(text: str) -> bool:
+    """Whether this may go into a path as the id of a server. Nova's own are UUIDs."""
+    return _SERVER_ID.fullmatch(text) is not None
+
+
+def server_body(request: ServerRequest, installation: InstallationId) -> dict[str, object]:
+    """What to POST. Tags mark whose it is, before anything else can."""
+    spec = request.spec
+    marks = (f"{TAG_INSTALLATION}{installation}", f"{TAG_OWNER}{request.owner}")
+    networks = spec.networks
+    optional = {
+        "availability_zone": request.zone,
+        "config_drive": spec.config_drive,
+        "key_name": spec.key_pair,
+        "metadata": dict(spec.metadata),
+        "security_groups": [{"name": name} for name in spec.security_groups],
+        "user_data": spec.user_data,
+    }
+    return {
+        "name": request.name,
+        "flavorRef": spec.flavor_id,
+        "imageRef": spec.image_id,
+        "min_count": 1,
+        "max_count": 1,
+        "networks": (
+            networks.value
+            if isinstance(networks, NetworkChoice)
+            else [{"uuid": network} for network in networks]
+        ),
+        "tags": list(dict.fromkeys((*marks, *spec.tags))),
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+def good(answer: Answer) -> Answer:
+    """The answer, if it is a good one; else what its refusal means."""
+    if answer.status not in GOOD:
+        raise refusal(answer)
+    return answer
+
+
+def found(answer: Answer) -> bytes | None:
+    """Body of a good answer, None for 404."""
+    return None if answer.status == NOT_FOUND else good(answer).body
+
+
+def created(answer: Answer) -> ServerId:
+    """The id of a new server. An acceptance that cannot be read is an acceptance all the same."""
+    body = good(answer).body
+    try:
+        ident = as_object(body, "server").get("id")
+    except CloudUnavailable as error:
+        raise OutcomeUnknown(f"{answer.call.name}: accepted, but {error}") from error
+    if not isinstance(ident, str) or not _SERVER_ID.fullmatch(ident):
+        raise OutcomeUnknown(f"{answer.call.name}: accepted, but Nova told no id")
+    return ServerId(ident)
+
+
+def one_server(answer: Answer, *, installation: InstallationId) -> Server | None:
+    """The server of an answer about one, None for 404."""
+    body = found(answer)
+    if body is None:
+        return None
+    record = as_object(body, "server")
+    if is_fragment(record):
+        raise CloudUnavailable(f"{answer.call.name}: the cell of this server does not answer")
+    return read_server(record, installation)
+
+
+def page(answer: Answer, *, installation: InstallationId) -> Page:
+    """One page of a listing."""
+    return read_page(good(answer).body, answer.date, installation)
+
+
+def topology(answer: Answer) -> Topology:
+    """Racks, or why these credentials may not see them."""
+    if answer.status == FORBIDDEN:
+        why = f"these credentials may not read host aggregates: {refusal(answer)}"
+        return Topology(visible=False, why_not=why)
+    return Topology(racks=read_racks(good(answer).body))

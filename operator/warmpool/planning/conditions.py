@@ -1,0 +1,170 @@
+"""The status of a pool, computed from the facts. Pure: the same facts give the same status."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from warmpool.api.names import LABEL_POOL, PoolCondition, Reason
+from warmpool.api.v1alpha1.base import Condition
+from warmpool.api.v1alpha1.pool import (
+    Claimable,
+    DomainCount,
+    Failure,
+    WarmPoolStatus,
+)
+from warmpool.domain.pools import Mark, PoolFacts
+from warmpool.planning.condition import condition
+from warmpool.planning.sizing import servers, to_create, unclaimed, under_way
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a condition shall say."""
+
+    kind: PoolCondition
+    holds: bool | None
+    reason: Reason
+    message: str
+
+
+def pool_status(
+    facts: PoolFacts, claimable: Claimable, last_failure: Failure | None
+) -> WarmPoolStatus:
+    """The whole status of a pool."""
+    pool, tally = facts.pool, facts.tally
+    findings = [_ready(facts), _progressing(facts), _capacity(facts), _dependencies(facts)]
+    return WarmPoolStatus(
+        observed_generation=pool.generation,
+        replicas=unclaimed(facts),
+        ready=tally["ready",],
+        building=under_way(facts),
+        claimed=tally["claimed",],
+        retained=tally["retained",],
+        failed=tally["failed",],
+        selector=f"{LABEL_POOL}={pool.ref.name}",
+        state=_state(facts, findings).value,
+        claimable=claimable,
+        domains=list(_domains(tally)),
+        last_failure=last_failure,
+        conditions=[_condition(f, facts, pool.status.conditions) for f in findings],
+    )
+
+
+def _condition(finding: Finding, facts: PoolFacts, before: Iterable[Condition]) -> Condition:
+    return condition(
+        finding.kind,
+        holds=finding.holds,
+        reason=finding.reason,
+        message=finding.message,
+        now=facts.now.replace(microsecond=0),
+        generation=facts.pool.generation,
+        before=before,
+    )
+
+
+def _ready(facts: PoolFacts) -> Finding:
+    wanted, ready = facts.pool.spec.replicas, facts.tally["ready",]
+    if ready >= wanted:
+        return Finding(PoolCondition.READY, True, Reason.POOL_FULL, f"{ready} of {wanted} ready")
+    why = _why_not_full(facts)
+    return Finding(PoolCondition.READY, False, why, f"{ready} of {wanted} ready")
+
+
+def _why_not_full(facts: PoolFacts) -> Reason:
+    if facts.pool.deleting:
+        return Reason.DELETING
+    if facts.problem is not None:
+        return facts.problem.reason
+    if facts.pool.spec.paused:
+        return Reason.PAUSED
+    if facts.holds:
+        return min(facts.holds.items())[1].reason
+    if _at_max_size(facts):
+        return Reason.MAX_SIZE_REACHED
+    return Reason.FILLING
+
+
+def _at_max_size(facts: PoolFacts) -> bool:
+    spec = facts.pool.spec
+    short = unclaimed(facts) < facts.target
+    return spec.max_size is not None and servers(facts) >= spec.max_size and short
+
+
+def _progressing(facts: PoolFacts) -> Finding:
+    spec, kind = facts.pool.spec, PoolCondition.PROGRESSING
+    if facts.pool.deleting:
+        return _going(facts)
+    if spec.paused:
+        return Finding(kind, False, Reason.PAUSED, "paused: nothing is built or deleted")
+    building = under_way(facts)
+    leaving = facts.tally["deleting",]
+    if building or leaving:
+        text = f"{building} building, {leaving} on their way out"
+        return Finding(kind, True, Reason.FILLING if building else Reason.SHRINKING, text)
+    if unclaimed(facts) >= facts.target:
+        return Finding(kind, False, Reason.POOL_FULL, "nothing to do")
+    return Finding(kind, to_create(facts) > 0, _why_not_full(facts), _what_stops(facts))
+
+
+def _going(facts: PoolFacts) -> Finding:
+    """A pool that is being deleted waits for its claimed VMs, and for retained ones."""
+    claimed, retained = facts.tally["claimed",], facts.tally["retained",]
+    if not claimed and not retained:
+        text = f"{facts.tally['vm',]} VMs are left"
+        return Finding(PoolCondition.PROGRESSING, True, Reason.DELETING, text)
+    waits = [
+        f"{claimed} VMs are claimed: the pool goes when their claims are deleted" * bool(claimed),
+        f"{retained} VMs are retained: delete those WarmVMs" * bool(retained),
+    ]
+    text = "; ".join(filter(None, waits))
+    return Finding(PoolCondition.PROGRESSING, True, Reason.WAITING_FOR_CLAIMS, text)
+
+
+def _what_stops(facts: PoolFacts) -> str:
+    if facts.problem is not None:
+        return facts.problem.message
+    if facts.holds:
+        return min(facts.holds.items())[1].message
+    if _at_max_size(facts):
+        return f"maxSize {facts.pool.spec.max_size} is reached: raise it, or release claimed VMs"
+    if facts.next_token is not None:
+        return f"waiting for the refill pace until {facts.next_token:%H:%M:%S} UTC"
+    return "about to build"
+
+
+def _capacity(facts: PoolFacts) -> Finding:
+    kind = PoolCondition.CAPACITY_AVAILABLE
+    if facts.holds:
+        zone, hold = min(facts.holds.items())
+        where = f" in zone {zone!r}" if zone else ""
+        text = f"builds{where} wait until {hold.until:%H:%M:%S} UTC: {hold.message}"
+        return Finding(kind, False, hold.reason, text)
+    if _at_max_size(facts):
+        return Finding(kind, False, Reason.MAX_SIZE_REACHED, _what_stops(facts))
+    return Finding(kind, True, Reason.CAPACITY_OK, "the cloud takes builds")
+
+
+def _dependencies(facts: PoolFacts) -> Finding:
+    kind, problem = PoolCondition.DEPENDENCIES_RESOLVED, facts.problem
+    if problem is not None:
+        where = f"{problem.field}: " if problem.field else ""
+        return Finding(kind, False, problem.reason, where + problem.message)
+    if not facts.cloud_ready:
+        return Finding(kind, None, Reason.FILLING, "the cloud has not been looked at yet")
+    text = "credentials, flavor, image and networks are there"
+    return Finding(kind, True, Reason.RESOLVED, text)
+
+
+def _state(facts: PoolFacts, findings: list[Finding]) -> Reason:
+    if facts.pool.deleting:
+        return Reason.DELETING
+    return next(f.reason for f in findings if f.kind is PoolCondition.READY)
+
+
+def _domains(tally: Mapping[Mark, int]) -> Iterable[DomainCount]:
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for mark, number in tally.items():
+        if mark[0] == "rack" and number:
+            counts[mark[1]][mark[2]] = number
+    for rack in sorted(counts):
+        yield DomainCount(rack=rack, **counts[rack])

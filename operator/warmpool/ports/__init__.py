@@ -1,0 +1,1 @@
+"""What the loops need of the outside world, as protocols with error contracts."""

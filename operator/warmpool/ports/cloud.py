@@ -1,0 +1,100 @@
+"""What the operator needs of one cloud, with one project's credentials."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.cloud import BuildSpec, Listing, Server, ServerRequest, Topology
+from warmpool.domain.ids import ServerId, VmUid
+
+
+class Cloud(Protocol):
+    """Nova with what it needs of Keystone, Glance and Neutron.
+
+    Every method may raise `CredentialsRefused` (401, 403 of the token itself) and
+    `CloudUnavailable` (5xx, 429, no connection, time-out of a call that changes nothing). Where a
+    call that changes something times out or loses its answer, it raises `OutcomeUnknown`: look by
+    owner before trying again. Texts are bounded and never repeat user data.
+    """
+
+    @property
+    def region(self) -> str:
+        """Name of the region, for provider ids and domains."""
+        ...
+
+    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
+        """Turn the names of a template into ids. `user_data` is left out: the caller adds it.
+
+        Raises:
+            DependencyMissing: a name means nothing, or more than one thing. `field` is its path
+                in the pool's spec: `spec.template.flavor`, `.image`, `.networks[0].network`,
+                `.keyPair`, or `spec.availabilityZones[0]`.
+        """
+        ...
+
+    async def create(self, request: ServerRequest) -> ServerId:
+        """POST one server, marked with our installation and its owner.
+
+        Raises:
+            CapacityRefused: quota (QUOTA_EXCEEDED), rate limit (RATE_LIMITED), no valid host.
+            RequestRejected: Nova calls the request wrong (400, 404 of a thing it names).
+            OutcomeUnknown: the answer was lost; the server may come to be, even much later.
+        """
+        ...
+
+    async def delete(self, server: ServerId) -> None:
+        """Ask for the end of a server. Quiet if it is gone or going. Done only when `get` is None.
+
+        Raises:
+            CapacityRefused: never. A locked server (409) is `RequestRejected`.
+        """
+        ...
+
+    async def get(self, server: ServerId) -> Server | None:
+        """One server with its fault; None if Nova says 404."""
+        ...
+
+    async def find(self, owner: VmUid) -> tuple[Server, ...]:
+        """The servers that carry this owner's tag and our installation's. Normally none or one."""
+        ...
+
+    async def list(self, since: datetime | None) -> Listing:
+        """All servers of our installation, or with `since` what changed since then.
+
+        The incremental answer also names deleted servers, and is cheap. Servers without our
+        installation's tag are in neither.
+        """
+        ...
+
+    async def rebuild(self, server: ServerId, image_id: str) -> None:
+        """Build a server anew from an image, in its place.
+
+        Its id, tags, metadata, addresses and user data stay, its disk does not. Returns
+        when Nova has accepted it. It is over when `get` tells ACTIVE and not busy, and has failed
+        when it tells ERROR.
+
+        Raises:
+            RequestRejected: it is gone (404), locked or in a state that forbids it (409), or the
+                image does not do (400).
+            OutcomeUnknown: the answer was lost; a second rebuild does no harm.
+        """
+        ...
+
+    async def set_metadata(self, server: ServerId, items: Mapping[str, str]) -> None:
+        """Write these items on a server. Items that are not named stay as they are.
+
+        Raises:
+            RequestRejected: the server is gone (404) or locked or busy (409), or there are too many
+                items or too long ones (400, 403).
+            OutcomeUnknown: the answer was lost; writing the same again does no harm.
+        """
+        ...
+
+    async def topology(self) -> Topology:
+        """Racks of the hosts, as far as the credentials may see them."""
+        ...
+
+    async def close(self) -> None:
+        """Free threads and connections."""
+        ...

@@ -1,0 +1,405 @@
+"""What the clouds hold: one bulk poller per set of credentials, shared by all pools that use it.
+
+A session lists the servers of this installation, completely now and then and what changed in
+between, quickly while something is under way and rarely otherwise. Nothing is concluded from a
+failed listing. Only the leader runs sessions.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from warmpool.api.names import Reason
+from warmpool.domain.cloud import Listing, Server, ServerState, Topology
+from warmpool.domain.errors import (
+    CloudError,
+    ClusterError,
+    CredentialsRefused,
+    NotFound,
+)
+from warmpool.domain.facts import Pool
+from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.domain.pools import Problem
+from warmpool.ports.clock import Clock
+from warmpool.ports.cloud import Cloud
+from warmpool.ports.cluster import Cluster
+
+log = logging.getLogger(__name__)
+
+POLL_BUSY: Final = 0.25
+"""Seconds between listings while something is under way: half of it is added to each build."""
+
+POLL_IDLE: Final = 10.0
+"""Seconds between listings when nothing is expected to change."""
+
+POLL_FAILED: Final = 2.0
+"""Seconds after a first failed listing; doubled up to `POLL_FAILED_MAX`."""
+
+POLL_FAILED_MAX: Final = 30.0
+
+FULL_EVERY: Final = 60.0
+"""Seconds between complete listings: what an incremental one cannot tell is found by these."""
+
+OVERLAP: Final = timedelta(seconds=5)
+"""An incremental listing starts so long before the last one began: Nova's times are whole seconds,
+and its hosts' clocks differ a little."""
+
+TOPOLOGY_EVERY: Final = 60.0
+"""Seconds between looks at the racks; an unknown host brings one at once, but not more often than
+`TOPOLOGY_AT_MOST`."""
+
+TOPOLOGY_AT_MOST: Final = 5.0
+
+SECRET_EVERY: Final = 30.0
+"""Seconds after which a Secret is read again: passwords change."""
+
+CLOUDS_YAML: Final = "clouds.yaml"
+
+Wake = Callable[[Iterable[VmUid]], None]
+"""Tell the pools that own these VMs that something about their servers changed."""
+
+WakePool = Callable[[Ref], None]
+"""Tell one pool, which may have no VM yet, that something changed."""
+
+OpenCloud = Callable[[str, str], Cloud]
+"""Text of a clouds.yaml and the name of a cloud in it, to a connection. Raises CloudError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """Whose credentials, and for which cloud."""
+
+    secret: Ref
+    cloud: str
+
+
+def problem_of(error: CloudError) -> Problem:
+    """What a failed call says about the pools that use the cloud."""
+    if isinstance(error, CredentialsRefused):
+        remedy = f"correct the credentials in {CLOUDS_YAML} of the Secret"
+        return Problem(error.reason, f"{error}: {remedy}", "spec.cloudRef.secretName")
+    return Problem(error.reason, str(error))
+
+
+class CloudSession:
+    """The servers of this installation that one set of credentials sees."""
+
+    def __init__(
+        self, cloud: Cloud, clock: Clock, rng: random.Random, *, wake_vms: Wake, wake_pool: WakePool
+    ) -> None:
+        self.cloud = cloud
+        self.topology = Topology()
+        self.problem: Problem | None = None
+        self.listed = False
+        """Listed completely at least once."""
+        self._clock = clock
+        self._wake = wake_vms
+        self._wake_pool = wake_pool
+        self._rng = rng
+        self._servers: dict[VmUid, Server] = {}
+        self._strays: dict[ServerId, Server] = {}
+        self._posted: dict[VmUid, float] = {}
+        self._accepted: dict[VmUid, ServerId] = {}
+        self._users: dict[Ref, bool] = {}
+        self._kicked = asyncio.Event()
+        self._since: Listing | None = None
+        self._full_at = float("-inf")
+        self._topology_at = float("-inf")
+        self._failures = 0
+        self._seen_from = float("-inf")
+
+    # -- asked by pools -----------------------------------------------------------------------
+
+    def server(self, owner: VmUid, known: ServerId | None = None) -> Server | None:
+        """The server of a WarmVM: of several, the one that it knows to be its own."""
+        held = self._servers.get(owner)
+        if known is not None and held is not None and held.id != known:
+            return self._strays.get(known, held)
+        return held
+
+    def strays(self) -> list[Server]:
+        """Servers of ours beyond the one that each WarmVM has."""
+        return list(self._strays.values())
+
+    def servers(self) -> Mapping[VmUid, Server]:
+        return self._servers
+
+    def seen_since(self, moment: float) -> bool:
+        """Whether a listing that began after this (monotonic) moment has been taken in."""
+        return self._seen_from > moment
+
+    def posted(self, owner: VmUid, server: ServerId, name: str) -> None:
+        """A server was just POSTed: it is there, although no listing shows it yet."""
+        self._posted[owner] = self._clock.monotonic()
+        self._accepted[owner] = server
+        if owner not in self._servers:
+            self._servers[owner] = Server(
+                id=server,
+                name=name,
+                state=ServerState.BUILDING,
+                busy=True,
+                owner=owner,
+                status="BUILD/scheduling",
+                created=self._clock.now(),
+            )
+        self.kick()
+
+    def found(self, server: Server) -> None:
+        """A server was seen outside a listing."""
+        if server.owner is not None:
+            self._servers[server.owner] = server
+            self._wake([server.owner])
+
+    def gone(self, owner: VmUid) -> None:
+        """Nova says 404 for the server of this owner."""
+        self._servers.pop(owner, None)
+        self._posted.pop(owner, None)
+        self._accepted.pop(owner, None)
+
+    def accepted(self, owner: VmUid) -> ServerId | None:
+        """The server that a POST in this term was answered with, whatever the listings say."""
+        return self._accepted.get(owner)
+
+    def rack_of(self, server: Server) -> str:
+        """The rack of a server; empty where it is not known."""
+        if not self.topology.visible or server.host is None:
+            return ""
+        return self.topology.racks.get(server.host, "")
+
+    def use(self, pool: Ref, *, busy: bool) -> None:
+        """A pool uses this session, and something of it is under way or not."""
+        was = any(self._users.values())
+        self._users[pool] = busy
+        if busy and not was:
+            self.kick()
+
+    def leave(self, pool: Ref) -> bool:
+        """A pool uses it no more; True if none does."""
+        self._users.pop(pool, None)
+        return not self._users
+
+    def kick(self) -> None:
+        """Poll at the busy pace from now on."""
+        self._kicked.set()
+
+    # -- polling ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        try:
+            while True:
+                await self._poll()
+                await self._sleep()
+        finally:
+            await self.cloud.close()
+
+    async def _sleep(self) -> None:
+        if self._failures:
+            pause = min(POLL_FAILED * 2 ** (self._failures - 1), POLL_FAILED_MAX)
+            await asyncio.sleep(pause * (0.5 + self._rng.random()))
+            return
+        if any(self._users.values()):
+            await asyncio.sleep(POLL_BUSY)
+            return
+        self._kicked.clear()
+        try:
+            async with asyncio.timeout(POLL_IDLE):
+                await self._kicked.wait()
+        except TimeoutError:
+            pass
+
+    async def _poll(self) -> None:
+        started = self._clock.monotonic()
+        full = self._since is None or started - self._full_at >= FULL_EVERY
+        since = None if full or self._since is None else self._since.taken_at - OVERLAP
+        try:
+            await self._look_at_racks(started)
+            listing = await self.cloud.list(since)
+        except CloudError as error:
+            self._failed(error)
+            return
+        self._failures = 0
+        was, self.problem = self.problem, None
+        self._since, self._seen_from = listing, started
+        changed = self._take_in(listing, started)
+        if listing.complete:
+            first, self.listed = not self.listed, True
+            self._full_at = started
+            if first or was is not None:
+                self._wake_users()
+        self._wake(changed)
+        if any(self._unknown_host(s) for s in listing.servers):
+            self._topology_at = min(self._topology_at, started - TOPOLOGY_EVERY + TOPOLOGY_AT_MOST)
+
+    async def _look_at_racks(self, now: float) -> None:
+        if now - self._topology_at < TOPOLOGY_EVERY:
+            return
+        before = self.topology
+        self.topology = await self.cloud.topology()
+        self._topology_at = now
+        if self.topology != before:
+            self._wake_users()
+
+    def _unknown_host(self, server: Server) -> bool:
+        return (
+            self.topology.visible
+            and server.host is not None
+            and server.host not in self.topology.racks
+        )
+
+    def _failed(self, error: CloudError) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            log.warning("the cloud cannot be listed: %s", error)
+        before, self.problem = self.problem, problem_of(error)
+        if before != self.problem:
+            self._wake_users()
+
+    def _wake_users(self) -> None:
+        """Everything of every pool may have changed."""
+        self._wake(self._servers)
+        for pool in self._users:
+            self._wake_pool(pool)
+
+    def _take_in(self, listing: Listing, started: float) -> list[VmUid]:
+        """Merge a listing; the owners whose servers changed."""
+        if listing.complete:
+            return self._replace_all(listing, started)
+        changed: list[VmUid] = []
+        by_id = {server.id: owner for owner, server in self._servers.items()}
+        for server in listing.servers:
+            owner = server.owner or by_id.get(server.id)
+            if owner is None:
+                continue
+            held = self._servers.get(owner)
+            if held is not None and held.id != server.id:
+                self._stray(server)
+            elif server.state is ServerState.DELETED:
+                self.gone(owner)
+                changed.append(owner)
+            elif held != server:
+                self._servers[owner] = replace(server, owner=owner)
+                changed.append(owner)
+        return changed
+
+    def _stray(self, server: Server) -> None:
+        if server.state is ServerState.DELETED:
+            self._strays.pop(server.id, None)
+        else:
+            self._strays[server.id] = server
+
+    def _replace_all(self, listing: Listing, started: float) -> list[VmUid]:
+        fresh: dict[VmUid, Server] = {}
+        self._strays = {}
+        for server in sorted(listing.servers, key=lambda s: (s.created or listing.taken_at, s.id)):
+            if server.owner is None:
+                continue
+            held = self._servers.get(server.owner)
+            first = fresh.setdefault(server.owner, server)
+            if first is not server:
+                ours = server if held is not None and held.id == server.id else first
+                other = first if ours is server else server
+                fresh[server.owner] = ours
+                self._strays[other.id] = other
+        for owner, posted_at in list(self._posted.items()):
+            if posted_at >= started and owner in self._servers:
+                fresh.setdefault(owner, self._servers[owner])
+            elif owner not in fresh:
+                del self._posted[owner]
+        before, self._servers = self._servers, fresh
+        owners = before.keys() | fresh.keys()
+        return [owner for owner in owners if before.get(owner) != fresh.get(owner)]
+
+
+class Clouds:
+    """The sessions in use."""
+
+    def __init__(  # noqa: PLR0913 - it is handed all that it works with
+        self,
+        cluster: Cluster,
+        open_cloud: OpenCloud,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        wake_vms: Wake,
+        wake_pool: WakePool,
+    ) -> None:
+        self._cluster = cluster
+        self._open = open_cloud
+        self._clock = clock
+        self._rng = rng
+        self._wake_vms = wake_vms
+        self._wake_pool = wake_pool
+        self._sessions: dict[SessionKey, CloudSession] = {}
+        self._texts: dict[SessionKey, tuple[str, float]] = {}
+        self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Hold the sessions' tasks until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            await asyncio.Event().wait()
+
+    def sessions(self) -> list[CloudSession]:
+        return list(self._sessions.values())
+
+    async def session(self, pool: Pool) -> CloudSession | Problem:
+        """The session of a pool's credentials, or what is wrong with them."""
+        key = SessionKey(
+            Ref(pool.ref.namespace, pool.spec.cloud_ref.secret_name), pool.spec.cloud_ref.cloud
+        )
+        now = self._clock.monotonic()
+        text, read_at = self._texts.get(key, ("", float("-inf")))
+        session = self._sessions.get(key)
+        if session is not None and now - read_at < SECRET_EVERY and session.problem is None:
+            return session
+        fresh = await self._read(key.secret)
+        if isinstance(fresh, Problem):
+            return fresh
+        # While the Secret was read, another pool of the same cloud may have opened it.
+        session, (text, _) = self._sessions.get(key), self._texts.get(key, ("", now))
+        self._texts[key] = (fresh, now)
+        if session is not None and fresh == text:
+            return session
+        return self._start(key, fresh)
+
+    async def _read(self, secret: Ref) -> str | Problem:
+        try:
+            data = await self._cluster.secret(secret)
+        except NotFound:
+            text = (
+                f"Secret {secret.name!r} is not in namespace {secret.namespace!r}:"
+                f" create it with the key {CLOUDS_YAML}"
+            )
+            return Problem(Reason.SECRET_NOT_FOUND, text, "spec.cloudRef.secretName")
+        except ClusterError as error:
+            text = f"Secret {secret.name!r} cannot be read: {error}"
+            return Problem(Reason.SECRET_NOT_FOUND, text, "spec.cloudRef.secretName")
+        if CLOUDS_YAML not in data:
+            text = f"Secret {secret.name!r} has no key {CLOUDS_YAML!r}: add it"
+            return Problem(Reason.SECRET_INVALID, text, "spec.cloudRef.secretName")
+        return data[CLOUDS_YAML].decode(errors="replace")
+
+    def _start(self, key: SessionKey, text: str) -> CloudSession | Problem:
+        assert self._group is not None, "run() first"  # noqa: S101
+        try:
+            cloud = self._open(text, key.cloud)
+        except CloudError as error:
+            return Problem(error.reason, str(error), "spec.cloudRef.cloud")
+        self._stop(key)
+        session = CloudSession(
+            cloud, self._clock, self._rng, wake_vms=self._wake_vms, wake_pool=self._wake_pool
+        )
+        self._sessions[key] = session
+        self._tasks[key] = self._group.create_task(session.run(), name=f"cloud-{key.cloud}")
+        return session
+
+    def _stop(self, key: SessionKey) -> None:
+        task = self._tasks.pop(key, None)
+        self._sessions.pop(key, None)
+        if task is not None:
+            task.cancel()

@@ -1,0 +1,273 @@
+"""Who leads: one holder of a Lease.
+
+The library's elector is not fit for use (it leads on after its deadline, never releases, and
+compares wall clocks), so this is ours. What it promises:
+
+- Leadership is a local "valid until": the *start* of the last good renewal plus the deadline, on
+  the monotonic clock. The deadline is shorter than the lease: we stop before another may begin.
+- Whether another's lease has run out is judged by how long *we* have seen it unchanged, never by
+  its timestamps: clocks of two machines need not agree.
+- A standby watches the Lease and tries the moment it is released or runs out.
+- It is released on the way out, so that a takeover need not wait for expiry.
+- Hands that delete or edit the Lease make no two leaders: whoever it names after that waits as long
+  as the former holder may lead on, and the holder writes a deleted Lease again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from warmpool.api.names import LEASE_NAME
+from warmpool.api.v1alpha1.base import micro_timestamp
+from warmpool.domain.errors import ClusterError, Conflict, NotFound, NotLeading
+from warmpool.ports.clock import Clock
+from warmpool.ports.cluster import Body, Leases
+
+log = logging.getLogger(__name__)
+
+
+GONE: Final = "gone"
+"""Stands for the version of a Lease that is not there."""
+
+UNKNOWN: Final = "unknown"
+"""Stands for it when we could not look: it may have come and gone meanwhile."""
+
+RELEASED: Final = 1
+"""Seconds that a released Lease claims to last, by which it is told from one emptied by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long leadership lasts. lease > deadline > retry, each in seconds."""
+
+    lease: timedelta = timedelta(seconds=10)
+    """A lease not renewed for so long is free for others."""
+    deadline: timedelta = timedelta(seconds=7)
+    """We stop leading so long after the start of our last good renewal."""
+    retry: timedelta = timedelta(seconds=2)
+    """Between renewals."""
+
+
+class Elector:
+    """Takes part in one election, for as long as `run` runs."""
+
+    def __init__(
+        self, leases: Leases, clock: Clock, *, identity: str, times: LeaseTimes, rng: random.Random
+    ) -> None:
+        self._leases = leases
+        self._clock = clock
+        self._identity = identity
+        self._times = times
+        self._rng = rng
+        self._valid_until = float("-inf")
+        self._seen_version = ""
+        self._seen_at = float("-inf")
+        self._held: Body | None = None
+        self._asked: dict[str, Any] = {}
+        """What we last wanted the Lease to say: so we know our own, though the answer was lost."""
+
+    def leads(self) -> bool:
+        """Whether this replica may write now. To be asked right before each write."""
+        return self._clock.monotonic() < self._valid_until
+
+    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Contend for ever; while leading, `lead` runs. It is cancelled when leadership ends.
+
+        `lead` may return or raise `NotLeading`: then the Lease is released and contended for anew.
+        Any other exception of it releases the Lease and is raised.
+        """
+        while True:
+            await self._acquire()
+            log.info("leading", extra={"identity": self._identity})
+            try:
+                await self._term(lead)
+            finally:
+                self._valid_until = float("-inf")
+                await self._release()
+            log.info("not leading any more", extra={"identity": self._identity})
+            await asyncio.sleep(self._jittered(self._times.retry))
+
+    async def _term(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Renew and lead until either ends.
+
+        No TaskGroup: one in which something fails forgets that it was cancelled from outside, and
+        a replica that is told to stop must not contend anew.
+        """
+        both = [
+            asyncio.ensure_future(self._renew_until_lost()),
+            asyncio.ensure_future(lead()),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            ends = await asyncio.gather(*both, return_exceptions=True)
+        for end in ends:
+            self._tell(end)
+
+    @staticmethod
+    def _tell(end: BaseException | None) -> None:
+        """Raise what a term has ended of, unless it is that we do not lead."""
+        if not isinstance(end, BaseException) or isinstance(end, asyncio.CancelledError):
+            return
+        lost, rest = (
+            end.split(NotLeading)
+            if isinstance(end, BaseExceptionGroup)
+            else ((end, None) if isinstance(end, NotLeading) else (None, end))
+        )
+        if rest is not None:
+            raise rest
+        log.warning("leadership ended: %s", _first(lost))
+
+    # -- acquiring ----------------------------------------------------------------------------
+
+    async def _acquire(self) -> None:
+        while True:
+            wait = self._times.retry.total_seconds()
+            try:
+                async with asyncio.timeout(self._times.retry.total_seconds()):
+                    free_in = await self._try()
+                if free_in is None:
+                    return
+                wait = free_in
+            except Conflict:
+                self._held, wait = None, wait / 10  # somebody was faster: look who
+            except (ClusterError, TimeoutError) as error:
+                log.info("cannot read or take the lease: %r", error)
+                self._held = None
+                if self._seen_version == GONE:
+                    self._seen_version = UNKNOWN
+            await self._until_changed(wait)
+
+    async def _try(self) -> float | None:
+        """One attempt: None if we lead now, else seconds until the other's lease runs out."""
+        started = self._clock.monotonic()
+        try:
+            current = await self._leases.get_lease(LEASE_NAME)
+        except NotFound:
+            current = None
+        free_in = self._free_in(current, started)
+        if free_in > 0:
+            self._held = current
+            return free_in
+        self._held = await self._leases.put_lease(LEASE_NAME, self._lease(current))
+        self._seen_version = self._held["metadata"]["resourceVersion"]
+        self._valid_until = started + self._times.deadline.total_seconds()
+        return None
+
+    def _free_in(self, lease: Body | None, now: float) -> float:
+        """Seconds until a lease may be taken, counted from when we first saw this version.
+
+        One that is gone has been deleted by hand, unless none was ever seen.
+        """
+        if lease is None and not self._seen_version:
+            return 0
+        version = lease["metadata"]["resourceVersion"] if lease is not None else GONE
+        if version != self._seen_version:
+            self._seen_version, self._seen_at = version, now
+        spec = lease["spec"] if lease is not None else {}
+        duration = spec.get("leaseDurationSeconds") or self._times.lease.total_seconds()
+        released = not spec.get("holderIdentity") and duration <= RELEASED
+        if released or self._is_our_own(spec):
+            return 0
+        return self._seen_at + float(duration) - now
+
+    def _is_our_own(self, spec: Mapping[str, Any]) -> bool:
+        """Whether it is as we wrote it: our name alone may have been put there by hand."""
+        names = ("holderIdentity", "renewTime")
+        return bool(self._asked) and all(spec.get(n) == self._asked[n] for n in names)
+
+    async def _until_changed(self, wait: float) -> None:
+        """Sleep, but no longer than until the Lease is changed by somebody."""
+        if self._held is None:
+            await asyncio.sleep(self._jittered(min(timedelta(seconds=wait), self._times.retry)))
+            return
+        version = self._held["metadata"]["resourceVersion"]
+        with contextlib.suppress(TimeoutError, ClusterError):
+            async with asyncio.timeout(wait):
+                stream = self._leases.watch_lease(LEASE_NAME, version)
+                async with contextlib.aclosing(stream):
+                    async for seen in stream:
+                        if seen is not None:  # renewed: its time counts from now
+                            self._free_in(seen, self._clock.monotonic())
+                        return
+
+    # -- keeping and giving up ----------------------------------------------------------------
+
+    async def _renew_until_lost(self) -> None:
+        while True:
+            await asyncio.sleep(self._jittered(self._times.retry))
+            left = self._valid_until - self._clock.monotonic()
+            if left <= 0:
+                raise NotLeading("the lease was not renewed in time")
+            try:
+                async with asyncio.timeout(min(left, self._times.retry.total_seconds())):
+                    await self._renew()
+            except Conflict:
+                await self._look_again()
+            except (ClusterError, TimeoutError) as error:
+                log.warning("the lease was not renewed: %r", error)
+
+    async def _renew(self) -> None:
+        started = self._clock.monotonic()
+        try:
+            self._held = await self._leases.put_lease(LEASE_NAME, self._lease(self._held))
+        except NotFound:  # deleted by hand
+            self._held = await self._leases.put_lease(LEASE_NAME, self._lease(None))
+        self._valid_until = started + self._times.deadline.total_seconds()
+
+    async def _look_again(self) -> None:
+        """Somebody edited the Lease: if it still names us, go on from that version."""
+        with contextlib.suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(self._times.retry.total_seconds()):
+                current = await self._leases.get_lease(LEASE_NAME)
+            if current["spec"].get("holderIdentity") != self._identity:
+                raise NotLeading("another replica holds the lease")
+            self._held = current
+
+    async def _release(self) -> None:
+        """Hand the Lease back, as far as the API server can be reached."""
+        if self._held is None:
+            return
+        body = self._lease(self._held)
+        body["spec"]["holderIdentity"] = ""
+        body["spec"]["leaseDurationSeconds"] = RELEASED
+        with contextlib.suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(self._times.retry.total_seconds()):
+                await self._leases.put_lease(LEASE_NAME, body)
+        self._held = None
+
+    def _lease(self, current: Body | None) -> dict[str, dict[str, object]]:
+        """The Lease as we hold it."""
+        now = micro_timestamp(self._clock.now())
+        old = {} if current is None else dict(current["spec"])
+        ours = old.get("holderIdentity") == self._identity
+        spec: dict[str, object] = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": int(self._times.lease.total_seconds()),
+            "acquireTime": old["acquireTime"] if ours and "acquireTime" in old else now,
+            "renewTime": now,
+            "leaseTransitions": old.get("leaseTransitions", 0) + (0 if ours or not old else 1),
+        }
+        self._asked = dict(spec)
+        meta: dict[str, object] = {"name": LEASE_NAME}
+        if current is not None:
+            meta = {k: v for k, v in current["metadata"].items() if k != "managedFields"}
+        return {"metadata": meta, "spec": spec}
+
+    def _jittered(self, span: timedelta) -> float:
+        """Up to a fifth shorter, so that replicas do not march in step."""
+        return span.total_seconds() * (1 - 0.2 * self._rng.random())
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    """The first error in a tree of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

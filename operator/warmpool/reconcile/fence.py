@@ -1,0 +1,113 @@
+"""I7: nothing is written by a replica that does not lead.
+
+`Fenced` stands between the loops and the API server and asks before each write. The ledger's epoch
+is the other half: it stops a leader that was stalled between the question and the write.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from warmpool.api.names import Kind
+from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.cloud import BuildSpec, Listing, Server, ServerRequest, Topology
+from warmpool.domain.errors import NotLeading
+from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.ports.cloud import Cloud
+from warmpool.ports.cluster import Body, Cluster, PatchOp, Snapshot
+
+
+class Fenced:
+    """A `Cluster` that refuses every write with `NotLeading` unless `leads()`."""
+
+    def __init__(self, cluster: Cluster, leads: Callable[[], bool]) -> None:
+        self._cluster = cluster
+        self._leads = leads
+
+    def check(self) -> None:
+        """Raise NotLeading unless this replica leads: before anything else that changes things."""
+        if not self._leads():
+            raise NotLeading("this replica does not lead")
+
+    async def list(self, kind: Kind) -> Snapshot:
+        return await self._cluster.list(kind)
+
+    async def get(self, kind: Kind, ref: Ref) -> Body:
+        return await self._cluster.get(kind, ref)
+
+    async def create(self, kind: Kind, body: Body) -> Body:
+        self.check()
+        return await self._cluster.create(kind, body)
+
+    async def patch(
+        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+    ) -> Body:
+        self.check()
+        return await self._cluster.patch(kind, ref, ops, status=status)
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        self.check()
+        return await self._cluster.replace(kind, body)
+
+    async def delete(self, kind: Kind, ref: Ref, *, uid: str, version: int) -> None:
+        self.check()
+        await self._cluster.delete(kind, ref, uid=uid, version=version)
+
+    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+        return await self._cluster.namespaces()
+
+    async def event(self, namespace: str, body: Body) -> None:
+        self.check()
+        await self._cluster.event(namespace, body)
+
+    async def secret(self, ref: Ref) -> Mapping[str, bytes]:
+        return await self._cluster.secret(ref)
+
+
+class FencedCloud:
+    """A `Cloud` that asks before it creates, deletes or rebuilds.
+
+    A call that slips through all the same does no harm: its server is found by its owner's tag, or
+    swept.
+    """
+
+    def __init__(self, cloud: Cloud, check: Callable[[], None]) -> None:
+        self._cloud = cloud
+        self._check = check
+
+    @property
+    def region(self) -> str:
+        return self._cloud.region
+
+    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
+        return await self._cloud.resolve(template, zones)
+
+    async def create(self, request: ServerRequest) -> ServerId:
+        self._check()
+        return await self._cloud.create(request)
+
+    async def delete(self, server: ServerId) -> None:
+        self._check()
+        await self._cloud.delete(server)
+
+    async def rebuild(self, server: ServerId, image_id: str) -> None:
+        self._check()
+        await self._cloud.rebuild(server, image_id)
+
+    async def set_metadata(self, server: ServerId, metadata: Mapping[str, str]) -> None:
+        self._check()
+        await self._cloud.set_metadata(server, metadata)
+
+    async def get(self, server: ServerId) -> Server | None:
+        return await self._cloud.get(server)
+
+    async def find(self, owner: VmUid) -> tuple[Server, ...]:
+        return await self._cloud.find(owner)
+
+    async def list(self, since: datetime | None) -> Listing:
+        return await self._cloud.list(since)
+
+    async def topology(self) -> Topology:
+        return await self._cloud.topology()
+
+    async def close(self) -> None:
+        await self._cloud.close()

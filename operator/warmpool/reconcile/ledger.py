@@ -1,0 +1,213 @@
+"""The BindingLedger: the commit point of every binding, and the fence between leaders.
+
+One conditional replace commits all decisions that wait. A leader that finds the object changed by
+somebody else has been superseded and must stop: `NotLeading`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from warmpool.api.names import LEDGER_NAME, Kind
+from warmpool.api.v1alpha1 import BindingLedger
+from warmpool.api.v1alpha1.ledger import BindingLedgerSpec, LedgerEntry, LedgerRemoval
+from warmpool.domain.errors import (
+    ClusterOutcomeUnknown,
+    ClusterUnavailable,
+    Conflict,
+    NotFound,
+    NotLeading,
+)
+from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
+from warmpool.ports.cluster import Body, Cluster
+from warmpool.reconcile.writing import dump
+
+RETRY_AFTER: Final = 0.2
+"""Seconds between attempts while the API server does not answer: claims are waiting."""
+
+MAX_VMS: Final = 4000
+"""VMs in the ledger at once: at some 200 bytes each, well below etcd's 1.5 MB per object."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What is to stand in the ledger."""
+
+    entries: list[LedgerEntry]
+    removals: list[LedgerRemoval]
+
+
+class Ledger:
+    """The ledger as this leader wrote it last. One writer: calls must not overlap."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        namespace: str,
+        holder: str,
+        new_installation: Callable[[], InstallationId],
+    ) -> None:
+        self._cluster = cluster
+        self._ref = Ref(namespace, LEDGER_NAME)
+        self._holder = holder
+        self._new_installation = new_installation
+        self._entries: dict[ClaimUid, LedgerEntry] = {}
+        self._removals: dict[VmUid, LedgerRemoval] = {}
+        self._texts: dict[int, tuple[LedgerEntry, str]] = {}
+        """Entries as they are written, by identity: each stands in several writes."""
+        self._version = ""
+        self._epoch = 0
+        self._installation = InstallationId("")
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def installation(self) -> InstallationId:
+        """Id of this installation, known after `take_over`."""
+        return self._installation
+
+    @property
+    def entries(self) -> list[LedgerEntry]:
+        """Bindings that are committed and not yet dropped."""
+        return list(self._entries.values())
+
+    @property
+    def removals(self) -> list[LedgerRemoval]:
+        """VMs that are given up and not yet seen to go."""
+        return list(self._removals.values())
+
+    @property
+    def room(self) -> int:
+        """How many more VMs may be committed before the ledger is full."""
+        return MAX_VMS - len(self._removals) - sum(len(e.vms) for e in self._entries.values())
+
+    async def take_over(self) -> None:
+        """Make it ours: from here on the former leader's commits fail.
+
+        Raises:
+            Conflict: somebody else wrote meanwhile: look at the Lease again.
+            ClusterError: the API server did not answer.
+        """
+        try:
+            current = BindingLedger.model_validate(
+                await self._cluster.get(Kind.BINDING_LEDGER, self._ref)
+            )
+        except NotFound:
+            await self._create()
+            return
+        spec = current.spec
+        self._version = current.metadata.resource_version
+        self._epoch = spec.epoch + 1
+        self._installation = InstallationId(spec.installation)
+        entries = [LedgerEntry.model_validate_json(text) for text in spec.entries]
+        await self._replace(_Contents(entries, spec.removals))
+
+    async def commit(
+        self,
+        add: Iterable[LedgerEntry],
+        drop: Iterable[ClaimUid] = (),
+        *,
+        remove: Iterable[LedgerRemoval] = (),
+        removed: Iterable[VmUid] = (),
+    ) -> None:
+        """Write entries and removals down and forget finished ones, in one write.
+
+        On return it is done.
+
+        Raises:
+            NotLeading: another leader has taken over. Nothing of this call is committed.
+        """
+        gone, away = set(drop), set(removed)
+        kept = [entry for uid, entry in self._entries.items() if uid not in gone]
+        going = [removal for uid, removal in self._removals.items() if uid not in away]
+        await self._write(_Contents([*kept, *add], [*going, *remove]))
+
+    async def confirm(self) -> None:
+        """Ask whether we still lead, whatever our clock says: whether the epoch is still ours.
+
+        Raises:
+            NotLeading: another leader has taken over.
+            ClusterError: the API server did not answer.
+        """
+        try:
+            current = await self._cluster.get(Kind.BINDING_LEDGER, self._ref)
+        except NotFound as error:
+            raise NotLeading("the ledger was deleted") from error
+        if current["spec"]["epoch"] != self._epoch:
+            raise NotLeading("another replica has written the ledger")
+
+    async def _write(self, wanted: _Contents) -> None:
+        while True:
+            try:
+                await self._replace(wanted)
+            except Conflict as error:
+                raise NotLeading("another replica has written the ledger") from error
+            except NotFound as error:
+                raise NotLeading("the ledger was deleted") from error
+            except ClusterUnavailable:
+                await asyncio.sleep(RETRY_AFTER)
+            except ClusterOutcomeUnknown:
+                if await self._is_written(wanted):
+                    return
+            else:
+                return
+
+    async def _is_written(self, wanted: _Contents) -> bool:
+        """Look whether a write whose answer was lost has happened."""
+        while True:
+            try:
+                current = await self._cluster.get(Kind.BINDING_LEDGER, self._ref)
+            except NotFound as error:
+                raise NotLeading("the ledger was deleted") from error
+            except ClusterUnavailable:
+                await asyncio.sleep(RETRY_AFTER)
+                continue
+            if current["spec"]["epoch"] != self._epoch:
+                raise NotLeading("another replica has written the ledger")
+            if current["metadata"]["resourceVersion"] == self._version:
+                return False
+            # Ours is the only hand that writes this epoch, so the change is the one we asked for.
+            self._adopt(current, wanted)
+            return True
+
+    async def _create(self) -> None:
+        self._epoch = 1
+        self._installation = self._new_installation()
+        meta = {"namespace": self._ref.namespace, "name": self._ref.name}
+        empty = _Contents([], [])
+        body = {"metadata": meta, "spec": self._spec(empty)}
+        self._adopt(await self._cluster.create(Kind.BINDING_LEDGER, body), empty)
+
+    async def _replace(self, wanted: _Contents) -> None:
+        meta = {
+            "namespace": self._ref.namespace,
+            "name": self._ref.name,
+            "resourceVersion": self._version,
+        }
+        body = {"metadata": meta, "spec": self._spec(wanted)}
+        self._adopt(await self._cluster.replace(Kind.BINDING_LEDGER, body), wanted)
+
+    def _spec(self, wanted: _Contents) -> dict[str, Any]:
+        bare = BindingLedgerSpec(
+            epoch=self._epoch,
+            holder=self._holder,
+            installation=self._installation,
+            removals=wanted.removals,
+        )
+        return {**dump(bare), "entries": [self._text(entry) for entry in wanted.entries]}
+
+    def _text(self, entry: LedgerEntry) -> str:
+        known = self._texts.get(id(entry))
+        if known is None:
+            known = self._texts[id(entry)] = (entry, entry.model_dump_json(by_alias=True))
+        return known[1]
+
+    def _adopt(self, written: Body, contents: _Contents) -> None:
+        self._version = written["metadata"]["resourceVersion"]
+        self._entries = {ClaimUid(e.claim.uid): e for e in contents.entries}
+        self._removals = {VmUid(r.uid): r for r in contents.removals}
+        self._texts = {id(e): (e, self._text(e)) for e in contents.entries}

@@ -1,0 +1,579 @@
+"""One worker per pool: observe, plan, execute, and say how it stands. Serial per pool.
+
+Actions run side by side as tasks; what is under way is a fact of the next decision, so a slow watch
+or a slow cloud never makes the pool do a thing twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, assert_never
+
+from warmpool.api.names import POOL_FINALIZER, ClaimPhase, Kind, Phase, Reason
+from warmpool.domain.actions import (
+    Action,
+    Build,
+    ConfirmLost,
+    CreateVm,
+    Discard,
+    Fail,
+    InspectFault,
+    MakeReady,
+    Rebuild,
+    Recover,
+    Release,
+    Relocate,
+    ReportBuilding,
+    Sicken,
+    Terminate,
+)
+from warmpool.domain.claims import Stock
+from warmpool.domain.cloud import BuildSpec
+from warmpool.domain.errors import (
+    CapacityRefused,
+    CloudError,
+    ClusterError,
+    Conflict,
+    CredentialsRefused,
+    DependencyMissing,
+    NotFound,
+    RequestRejected,
+    TestFailed,
+)
+from warmpool.domain.facts import Pool, Vm
+from warmpool.domain.ids import ClaimUid, Ref, VmUid
+from warmpool.domain.pools import PoolFacts, VmView
+from warmpool.planning import pace
+from warmpool.planning.claimable import claimable
+from warmpool.planning.conditions import pool_status
+from warmpool.planning.plan import plan
+from warmpool.planning.sizing import excess
+from warmpool.ports.clock import Clock
+from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
+from warmpool.reconcile.recipe import Recipe
+from warmpool.reconcile.setbacks import Setbacks
+from warmpool.reconcile.store import Store
+from warmpool.reconcile.views import Views
+from warmpool.reconcile.writing import pointer, put_status, same_uid, same_version
+
+log = logging.getLogger(__name__)
+
+MOVED_ON: Final = timedelta(milliseconds=100)
+"""Until a VM is looked at again that was not what it seemed; doubled up to `MOVED_ON_MAX`."""
+
+MOVED_ON_MAX: Final = timedelta(seconds=2)
+
+PROBE_EVERY: Final = timedelta(seconds=1)
+"""Between probes of a VM that is not up yet."""
+
+TERMINATE_EVERY: Final = timedelta(seconds=1)
+"""Between looks at a server that is being deleted; doubled up to `TERMINATE_MAX`."""
+
+TERMINATE_MAX: Final = timedelta(seconds=20)
+
+CLUSTER_RETRY: Final = timedelta(seconds=1)
+"""After the API server failed us."""
+
+STATUS_EVERY: Final = timedelta(milliseconds=500)
+"""Between two writes of a pool's status: people read it, and every write costs a claim time."""
+
+RELOOK: Final = timedelta(seconds=30)
+"""A pool looks at itself so often, whatever has or has not woken it."""
+
+AT_ONCE: Final = 64
+"""Actions of one pool that run side by side, besides the bound on builds."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a worker remembers between decisions. Lost with the leader, and found again."""
+
+    busy: set[VmUid] = field(default_factory=set)
+    creating: dict[Ref, str] = field(default_factory=dict)
+    """Zones of the WarmVMs whose creation is under way. The watch may show one before the answer
+    to its creation comes, so they are known by name."""
+    retries: dict[VmUid, tuple[datetime, int]] = field(default_factory=dict)
+    rebuilt: dict[VmUid, tuple[datetime, float]] = field(default_factory=dict)
+    bucket: pace.Bucket | None = None
+    status_at: datetime | None = None
+    no_deletes_until: datetime | None = None
+    """The API server failed us: a plan would delete the same VM again at once."""
+
+
+class PoolWorker:
+    """Keeps one pool as its spec wants it, while this replica leads."""
+
+    def __init__(  # noqa: PLR0913 - it is handed all that it works with
+        self,
+        ref: Ref,
+        *,
+        store: Store,
+        cluster: Cluster,
+        clouds: Clouds,
+        executor: Executor,
+        clock: Clock,
+        rng: random.Random,
+        wanted: Callable[[Ref], int],
+    ) -> None:
+        """`wanted`: how many unclaimed VMs waiting claims have this pool build."""
+        self._wanted = wanted
+        self._ref = ref
+        self._store = store
+        self._cluster = cluster
+        self._clouds = clouds
+        self._executor = executor
+        self._clock = clock
+        self._rng = rng
+        self._memory = _Memory()
+        self._setbacks = Setbacks(ref, clock, rng)
+        self._recipe = Recipe(cluster, clouds, clock)
+        self._views = Views()
+        for vm in store.vms_of(ref):
+            self._views.touch(vm.uid)
+        self._generation = -1
+        self._relook_at = clock.now()
+        self._woken = asyncio.Event()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    def wake(self, vm: VmUid | None = None) -> None:
+        """Something about one VM of this pool changed, or about the pool itself."""
+        if vm is not None:
+            self._views.touch(vm)
+        self._woken.set()
+
+    def look_at_all(self) -> None:
+        """Anything about this pool may have changed."""
+        self._views.touch_all()
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until the pool is gone.
+
+        Raises:
+            NotLeading: this replica leads no more.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._woken.clear()
+                pool = self._store.pool(self._ref)
+                if pool is None:
+                    return
+                try:
+                    wake_at = await self._reconcile(pool, tasks)
+                except ClusterError as error:
+                    log.warning("pool %s: %s", self._ref, error)
+                    wake_at = self._clock.now() + CLUSTER_RETRY
+                await self._wait(wake_at)
+
+    async def _wait(self, wake_at: datetime | None) -> None:
+        left = RELOOK.total_seconds()
+        if self._views.behind:
+            left = 0.0
+        elif wake_at is not None:
+            left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
+        await asyncio.sleep(0)  # whoever waits for the loop comes first
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._woken.wait()
+
+    async def _reconcile(self, pool: Pool, tasks: asyncio.TaskGroup) -> datetime | None:
+        """One pass. Between observing and marking what is under way, nothing is awaited."""
+        if not pool.deleting and not pool.finalized:
+            pool = await self._put_finalizer(pool)
+        self._refresh(pool)
+        session = await self._recipe.prepare(pool)
+        facts = self._observe(pool, session)
+        if excess(facts) or pool.deleting:
+            facts = self._observe(pool, session, whole=True)
+        decided = plan(facts)
+        self._views.settle(facts.vms, decided.restless, facts.zones)
+        for action in decided.actions:
+            self._start(action, pool, session, tasks)
+        self._use(facts, session)
+        written = await self._say(facts)
+        if pool.deleting and not self._store.size(self._ref) and not self._memory.creating:
+            await self._let_go(pool)
+        memory = self._memory
+        times = (decided.wake_at, written, self._recipe.due, memory.no_deletes_until)
+        return min((t for t in times if t is not None), default=None)
+
+    def _refresh(self, pool: Pool) -> None:
+        """Have every VM looked at again when the rules change, and now and then."""
+        now = self._clock.now()
+        if pool.generation != self._generation or now >= self._relook_at:
+            self._generation, self._relook_at = pool.generation, now + RELOOK
+            self._views.touch_all()
+
+    # -- observe ------------------------------------------------------------------------------
+
+    def _observe(
+        self, pool: Pool, session: CloudSession | None, *, whole: bool = False
+    ) -> PoolFacts:
+        memory, now = self._memory, self._clock.now()
+        self._setbacks.heed(pool.spec)
+        if memory.no_deletes_until is not None and memory.no_deletes_until <= now:
+            memory.no_deletes_until = None
+        self._fill_bucket(pool, now)
+        refill, bucket = pool.spec.refill, memory.bucket
+        paced = refill is not None and bucket is not None
+        vms = self._store.vms_by_uid(self._ref)
+        return PoolFacts(
+            pool=pool,
+            now=now,
+            vms=self._views.look(vms, partial(self._view, session=session), whole=whole),
+            rest=dict(self._views.rest),
+            creating=Counter(
+                zone for ref, zone in memory.creating.items() if not self._store.has_vm(ref)
+            ),
+            cloud_ready=session is not None and session.listed,
+            problem=self._recipe.problem,
+            holds=self._setbacks.holds(),
+            tokens=int(bucket.tokens) if bucket is not None and paced else None,
+            next_token=pace.next_token(bucket, refill) if bucket and refill else None,
+            wanted=self._wanted(self._ref),
+        )
+
+    def _fill_bucket(self, pool: Pool, now: datetime) -> None:
+        memory, refill = self._memory, pool.spec.refill
+        if refill is None:
+            memory.bucket = None
+        elif memory.bucket is None:
+            memory.bucket = pace.full(refill, now)
+        else:
+            memory.bucket = pace.filled(memory.bucket, refill, now)
+
+    def _view(self, vm: Vm, session: CloudSession | None) -> VmView:
+        server = session.server(vm.uid, vm.server) if session is not None else None
+        listed = session is not None and session.listed and session.problem is None
+        not_before, _ = self._memory.retries.get(vm.uid, (None, 0))
+        rebuilt_at, moment = self._memory.rebuilt.get(vm.uid, (None, 0.0))
+        return VmView(
+            vm=vm,
+            server=server,
+            server_missing=listed and server is None and vm.server is not None,
+            taken=self._store.owner(vm) is not None,
+            settling=self._store.is_committed(vm.uid),
+            claim_gone=self._is_claim_gone(vm),
+            busy=vm.uid in self._memory.busy or vm.ref in self._memory.creating,
+            leaving=self._store.is_withheld(vm.uid),
+            place=place_of(server, session) if server is not None and session is not None else None,
+            rebuilt_at=rebuilt_at,
+            seen_since_rebuild=session is not None and session.seen_since(moment),
+            not_before=not_before,
+        )
+
+    def _is_claim_gone(self, vm: Vm) -> bool:
+        if vm.claim is None:
+            return False
+        claim = self._store.claim(ClaimUid(vm.claim.uid))
+        return claim is None or claim.phase is ClaimPhase.RELEASED
+
+    def _use(self, facts: PoolFacts, session: CloudSession | None) -> None:
+        """Tell the poller whether anything of ours is under way."""
+        if session is None:
+            return
+        moving = any(
+            v.vm.deleting or (v.vm.phase is not Phase.READY and not v.taken) for v in facts.vms
+        )
+        session.use(self._ref, busy=moving or bool(self._memory.creating))
+
+    # -- execute ------------------------------------------------------------------------------
+
+    def _start(
+        self, action: Action, pool: Pool, session: CloudSession | None, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Mark an action as under way and let it run."""
+        memory = self._memory
+        if isinstance(action, CreateVm):
+            if session is None:
+                return
+            ref = self._executor.new_name(pool)
+            memory.creating[ref] = action.zone
+            if memory.bucket is not None:
+                memory.bucket = pace.spend(memory.bucket, 1)
+            tasks.create_task(self._create(ref, action.zone, pool, session))
+            return
+        if session is None and not isinstance(action, Discard | Release | Sicken):
+            return
+        if isinstance(action, Discard) and (
+            memory.no_deletes_until is not None or not self._store.withhold(action.vm.uid)
+        ):
+            return
+        memory.busy.add(action.vm.uid)
+        self._views.touch(action.vm.uid)
+        tasks.create_task(self._act(action, pool, session))
+
+    async def _create(self, ref: Ref, zone: str, pool: Pool, session: CloudSession) -> None:
+        try:
+            vm = await self._executor.create_vm(pool, ref, zone)
+        except ClusterError as error:
+            log.warning("pool %s cannot create a WarmVM: %s", self._ref, error)
+            self._setbacks.refused("", Reason.INVALID_SPEC, str(error))
+            return
+        else:
+            self._memory.busy.add(vm.uid)
+            self._views.touch(vm.uid)
+        finally:
+            del self._memory.creating[ref]
+            self.wake()
+        spec = self._recipe.spec
+        assert spec is not None, "planned only when resolved"  # noqa: S101
+        await self._guarded(vm, self._post(vm, spec, session), builds=True)
+
+    async def _post(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
+        await self._executor.post(vm, spec, session)
+        self._setbacks.posted(vm.uid)
+
+    async def _act(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
+        assert not isinstance(action, CreateVm)  # noqa: S101 - has a path of its own
+        builds = isinstance(action, Build)
+        async with self._slots:
+            await self._guarded(action.vm, self._work(action, pool, session), builds=builds)
+
+    async def _work(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
+        do = self._executor
+        match action:
+            case Discard(vm=vm):
+                await do.discard(vm)
+                self._memory.retries.pop(vm.uid, None)  # its end begins anew, and at once
+            case Release(vm=vm):
+                await do.release(vm)
+            case Sicken(vm=vm, reason=reason, message=message):
+                await do.sicken(vm, reason, message)
+            case Fail(reason=reason, message=message):
+                raise BuildFailed(reason, message, capacity=False)
+            case CreateVm():
+                pass  # has a path of its own
+            case _ if session is None:
+                pass  # _start lets nothing through that needs a cloud when there is none
+            case Build() | Rebuild() | ReportBuilding() | MakeReady() | InspectFault():
+                await self._bring_up(action, pool, session)
+            case ConfirmLost() | Relocate() | Recover() | Terminate():
+                await self._look_after(action, session)
+            case _:
+                assert_never(action)
+
+    async def _bring_up(
+        self,
+        action: Build | Rebuild | ReportBuilding | MakeReady | InspectFault,
+        pool: Pool,
+        session: CloudSession,
+    ) -> None:
+        do, spec = self._executor, self._recipe.spec
+        match action:
+            case Build(vm=vm):
+                if spec is not None:
+                    await do.build(vm, spec, session)
+                    self._setbacks.posted(vm.uid)
+            case Rebuild(vm=vm, server=server):
+                if spec is not None:
+                    await do.rebuild(server, spec, session)
+                    moment = self._clock.now(), self._clock.monotonic()
+                    self._memory.rebuilt[vm.uid] = moment
+            case ReportBuilding(vm=vm, server=server):
+                await do.report_building(vm, server)
+            case MakeReady(vm=vm, server=server):
+                await do.make_ready(pool, vm, server, session)
+                self._succeeded(vm)
+            case InspectFault(vm=vm, server=server):
+                await do.inspect_fault(vm, server, session)
+
+    async def _look_after(
+        self, action: ConfirmLost | Relocate | Recover | Terminate, session: CloudSession
+    ) -> None:
+        do = self._executor
+        match action:
+            case ConfirmLost(vm=vm):
+                await do.confirm_lost(vm, session)
+            case Relocate(vm=vm, server=server, place=place):
+                await do.relocate(vm, server, place)
+            case Recover(vm=vm, server=server):
+                await do.recover(vm, server, place_of(server, session))
+            case Terminate(vm=vm):
+                if not await do.terminate(vm, session):
+                    self._again(vm, TERMINATE_EVERY, TERMINATE_MAX)
+
+    async def _guarded(self, vm: Vm, work: Coroutine[Any, Any, None], *, builds: bool) -> None:
+        """Run an action on a VM and turn what went wrong into what to do about it."""
+        uid = vm.uid
+        try:
+            await work
+        except ProbeFailed:
+            self._memory.retries[uid] = (self._clock.now() + PROBE_EVERY, 0)
+        except BuildFailed as failure:
+            await self._build_failed(vm, failure)
+        except CloudError as error:
+            self._cloud_refused(vm, error, builds=builds)
+        except (Conflict, TestFailed, NotFound):
+            # The object moved on: a later pass sees it as it is, once the watch has shown it.
+            self._again(vm, MOVED_ON, MOVED_ON_MAX)
+        except ClusterError as error:
+            log.warning("VM %s: %s", vm.ref, error)
+            self._again(vm, CLUSTER_RETRY, timedelta(seconds=10))
+            self._memory.no_deletes_until = self._clock.now() + CLUSTER_RETRY
+        else:
+            if not isinstance(self._store.vm(uid), Vm):
+                self._memory.retries.pop(uid, None)
+        finally:
+            self._memory.busy.discard(uid)
+            self._views.touch(uid)
+            self.wake()
+
+    # -- what went wrong ----------------------------------------------------------------------
+
+    def _again(self, vm: Vm, first: timedelta, longest: timedelta) -> None:
+        """Leave a VM alone for a while, twice as long each time."""
+        _, count = self._memory.retries.get(vm.uid, (None, 0))
+        pause = min(first * (1 << min(count, 10)), longest)
+        self._memory.retries[vm.uid] = (self._clock.now() + pause, count + 1)
+
+    def _cloud_refused(self, vm: Vm, error: CloudError, *, builds: bool) -> None:
+        """A call to the cloud failed: hold what has the same cause, condemn nothing.
+
+        Args:
+            vm: of which VM.
+            error: what the cloud said.
+            builds: whether it was asked for a server. A server that may not be deleted or rebuilt,
+                say since somebody has locked it, is no reason to build no others.
+        """
+        self._again(vm, pace.BACKOFF_FIRST, pace.BACKOFF_MAX)
+        match error:
+            case CredentialsRefused():
+                self._setbacks.refused("", error.reason, str(error))
+            case CapacityRefused():
+                self._setbacks.refused(vm.zone, error.reason, str(error))
+            case RequestRejected() | DependencyMissing() if builds:
+                self._recipe.doubt()
+                self._setbacks.refused("", error.reason, str(error))
+            case _:
+                log.info("VM %s: %s", vm.ref, error)
+                self._setbacks.fault(error.reason, str(error))
+
+    async def _build_failed(self, vm: Vm, failure: BuildFailed) -> None:
+        """A server failed: the WarmVM goes, and the pool holds or slows down."""
+        log.warning("VM %s failed: %s: %s", vm.ref, failure.reason, failure)
+        if failure.capacity:
+            self._setbacks.refused(vm.zone, failure.reason, str(failure))
+        else:
+            self._setbacks.failed(failure.reason, str(failure))
+        with contextlib.suppress(ClusterError):
+            await self._executor.fail(vm, failure)
+
+    def _succeeded(self, vm: Vm) -> None:
+        """A build came to its end."""
+        self._setbacks.succeeded(vm.uid, vm.zone)
+        self._memory.retries.pop(vm.uid, None)
+        self._memory.rebuilt.pop(vm.uid, None)
+
+    # -- say ----------------------------------------------------------------------------------
+
+    async def _say(self, facts: PoolFacts) -> datetime | None:
+        """Write the status if it changed; when to try again if that is too soon."""
+        memory = self._memory
+        counts = self._store.counts(self._ref)
+        failure = self._setbacks.showing(full=facts.tally["ready",] >= facts.target)
+        status = pool_status(facts, claimable(Stock(counts, facts.pool.spec.reserve)), failure)
+        if status == facts.pool.status:
+            return None
+        now = self._clock.now()
+        if memory.status_at is not None and now < memory.status_at + STATUS_EVERY:
+            return memory.status_at + STATUS_EVERY
+        memory.status_at = now
+        with contextlib.suppress(NotFound, TestFailed):
+            patch = put_status(facts.pool.uid, status)
+            body = await self._cluster.patch(Kind.WARM_POOL, self._ref, patch, status=True)
+            self._store.apply(Kind.WARM_POOL, body)
+        return None
+
+    async def _put_finalizer(self, pool: Pool) -> Pool:
+        body = await self._cluster.get(Kind.WARM_POOL, self._ref)
+        finalizers = [*body["metadata"].get("finalizers", []), POOL_FINALIZER]
+        patch = [
+            same_uid(pool.uid),
+            same_version(int(body["metadata"]["resourceVersion"])),
+            {"op": "add", "path": pointer("metadata", "finalizers"), "value": finalizers},
+        ]
+        self._store.apply(
+            Kind.WARM_POOL, await self._cluster.patch(Kind.WARM_POOL, self._ref, patch)
+        )
+        return self._store.pool(self._ref) or pool
+
+    async def _let_go(self, pool: Pool) -> None:
+        """Take our finalizer off a pool that has no VM left."""
+        with contextlib.suppress(NotFound, TestFailed, Conflict):
+            body = await self._cluster.get(Kind.WARM_POOL, self._ref)
+            finalizers = body["metadata"].get("finalizers", [])
+            if POOL_FINALIZER not in finalizers:
+                return
+            path = pointer("metadata", "finalizers", str(finalizers.index(POOL_FINALIZER)))
+            await self._cluster.patch(
+                Kind.WARM_POOL,
+                self._ref,
+                [
+                    same_uid(pool.uid),
+                    {"op": "test", "path": path, "value": POOL_FINALIZER},
+                    {"op": "remove", "path": path},
+                ],
+            )
+
+
+class Pools:
+    """A worker for each pool that there is."""
+
+    def __init__(self, store: Store, new_worker: Callable[[Ref], PoolWorker]) -> None:
+        self._store = store
+        self._new_worker = new_worker
+        self._workers: dict[Ref, PoolWorker] = {}
+        self._changed = asyncio.Event()
+        self._targets: dict[Ref, int] = {}
+
+    def want(self, targets: Mapping[Ref, int]) -> None:
+        """Waiting claims have pools build: so many unclaimed VMs each, and no more elsewhere."""
+        before, self._targets = self._targets, dict(targets)
+        for pool in before.keys() | targets.keys():
+            if before.get(pool) != targets.get(pool):
+                self.wake(pool)
+
+    def wanted(self, pool: Ref) -> int:
+        """What `want` was told of a pool."""
+        return self._targets.get(pool, 0)
+
+    def wake(self, pool: Ref, vm: VmUid | None = None) -> None:
+        """Something about a pool, or one VM of it, changed; the pool may be new."""
+        worker = self._workers.get(pool)
+        if worker is not None:
+            worker.wake(vm)
+        else:
+            self._changed.set()
+
+    def look_at_all(self, pool: Ref) -> None:
+        """Anything about the VMs of a pool may have changed."""
+        worker = self._workers.get(pool)
+        if worker is not None:
+            worker.look_at_all()
+
+    async def run(self) -> None:
+        """Start workers until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for pool in self._store.pools():
+                    if pool.ref not in self._workers:
+                        worker = self._workers[pool.ref] = self._new_worker(pool.ref)
+                        tasks.create_task(self._work(pool.ref, worker), name=f"pool-{pool.ref}")
+                await self._changed.wait()
+                self._changed.clear()
+
+    async def _work(self, ref: Ref, worker: PoolWorker) -> None:
+        try:
+            await worker.run()
+        finally:
+            del self._workers[ref]
+            self._changed.set()

@@ -1,0 +1,102 @@
+"""Objects of the API server, as JSON, read into our facts."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from warmpool.api.names import POOL_FINALIZER, VM_FINALIZER
+from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
+from warmpool.domain.cloud import Place
+from warmpool.domain.facts import Claim, Pool, Vm
+from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
+from warmpool.ports.cluster import Body
+
+PROVIDER_SCHEME: Final = "openstack:///"
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+"""Stands for a creation time that is missing: only objects that never were stored lack it."""
+
+
+def provider_id(region: str, server: ServerId) -> str:
+    """`openstack:///<region>/<server id>`."""
+    return f"{PROVIDER_SCHEME}{region}/{server}"
+
+
+def server_of(vm: WarmVM) -> tuple[str, ServerId | None]:
+    """Region and server id, from spec.providerID or else from the status."""
+    if vm.spec.provider_id and vm.spec.provider_id.startswith(PROVIDER_SCHEME):
+        region, _, server = vm.spec.provider_id.removeprefix(PROVIDER_SCHEME).rpartition("/")
+        return region, ServerId(server)
+    return "", ServerId(vm.status.server_id) if vm.status.server_id else None
+
+
+def read_vm(body: Body) -> Vm:
+    """A WarmVM.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    vm = WarmVM.model_validate(body)
+    meta, status = vm.metadata, vm.status
+    region, server = server_of(vm)
+    return Vm(
+        uid=VmUid(meta.uid),
+        ref=Ref(meta.namespace, meta.name),
+        version=int(meta.resource_version),
+        generation=meta.generation,
+        pool=Ref(meta.namespace, vm.spec.pool_ref.name),
+        zone=vm.spec.zone,
+        phase=status.phase,
+        claim=vm.spec.claim_ref,
+        reclaim=vm.spec.reclaim_policy,
+        retained=vm.spec.retained,
+        dirty=vm.spec.dirty,
+        deleting=meta.deletion_timestamp is not None,
+        finalized=VM_FINALIZER in meta.finalizers,
+        created=meta.creation_timestamp or EPOCH,
+        server=server,
+        place=Place(region, status.zone, status.rack, status.hypervisor),
+        hostname=status.hostname,
+        addresses=tuple(status.addresses),
+        created_at=status.created_at,
+        ready_at=status.ready_at,
+        fault=status.fault,
+    )
+
+
+def read_claim(body: Body) -> Claim:
+    """A VMClaim.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    claim = VMClaim.model_validate(body)
+    meta = claim.metadata
+    return Claim(
+        uid=ClaimUid(meta.uid),
+        ref=Ref(meta.namespace, meta.name),
+        version=int(meta.resource_version),
+        generation=meta.generation,
+        created=meta.creation_timestamp or EPOCH,
+        deleting=meta.deletion_timestamp is not None,
+        spec=claim.spec,
+        status=claim.status,
+    )
+
+
+def read_pool(body: Body) -> Pool:
+    """A WarmPool.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    pool = WarmPool.model_validate(body)
+    meta = pool.metadata
+    return Pool(
+        uid=PoolUid(meta.uid),
+        ref=Ref(meta.namespace, meta.name),
+        version=int(meta.resource_version),
+        generation=meta.generation,
+        deleting=meta.deletion_timestamp is not None,
+        finalized=POOL_FINALIZER in meta.finalizers,
+        spec=pool.spec,
+        status=pool.status,
+    )

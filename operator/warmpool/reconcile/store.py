@@ -1,0 +1,432 @@
+"""What this replica knows of the objects. Every replica keeps it current: a hot standby.
+
+Fed from three sides: the watch, the answers to our own writes (so that nobody waits for the watch
+to repeat them), and a LIST now and then (after a 410 kopf does not tell which objects vanished).
+An object is only ever replaced by a newer version of itself.
+
+Over it lie the bindings that are committed and not yet seen on the WarmVMs: a late event that still
+shows a VM free does not make it free.
+
+All methods are synchronous: between two awaits of the caller the store does not change.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Generic, Protocol, TypeVar
+
+from warmpool.api.names import ClaimPhase, Kind, Phase
+from warmpool.domain.cloud import Place
+from warmpool.domain.facts import Claim, Pool, Vm
+from warmpool.domain.ids import ClaimUid, Ref, VmUid
+from warmpool.planning.stock import Shelf
+from warmpool.ports.cluster import Body, Snapshot
+from warmpool.reconcile.reading import read_claim, read_pool, read_vm
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something changed, and what it concerns."""
+
+    kind: Kind
+    pool: Ref | None = None
+    claim: ClaimUid | None = None
+    vm: VmUid | None = None
+
+
+Listener = Callable[[Change], None]
+
+
+class _Versioned(Protocol):
+    @property
+    def ref(self) -> Ref: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Versioned)
+
+
+class _Table(Generic[T]):
+    """Objects of one kind by name, each in the newest version that was seen."""
+
+    def __init__(self) -> None:
+        self.by_ref: dict[Ref, T] = {}
+        self.floor = 0
+        """resourceVersion of the last LIST. An event that is not newer, about an object that we
+        do not hold, is an echo of something that the LIST showed to be gone."""
+        self._gone: dict[str, int] = {}
+        """Objects deleted since the last LIST, by uid: the watch may still be behind an answer."""
+
+    def is_old(self, body: Body) -> bool:
+        """Whether we hold this version or a newer one: told without reading the body.
+
+        The watch repeats every write of ours, so most of what it shows is old.
+        """
+        meta = body["metadata"]
+        held = self.by_ref.get(Ref(meta.get("namespace", ""), meta["name"]))
+        return held is not None and held.version >= int(meta["resourceVersion"])
+
+    def put(self, item: T) -> bool:
+        """Take in a version; False if it is stale."""
+        old = self.by_ref.get(item.ref)
+        if old is not None and old.version >= item.version:
+            return False
+        if old is None and (item.version <= self.floor or item.uid in self._gone):
+            return False
+        self.by_ref[item.ref] = item
+        return True
+
+    def drop(self, item: T) -> T | None:
+        """Take an object out. `item.version` is that of its deletion."""
+        self._gone[item.uid] = item.version
+        held = self.by_ref.get(item.ref)
+        if held is None or held.uid != item.uid:
+            return None
+        return self.by_ref.pop(item.ref)
+
+    def vanished(self, seen: Iterable[Ref], version: int) -> list[T]:
+        """What a LIST of that version does not show any more."""
+        present = set(seen)
+        lost = [t for r, t in self.by_ref.items() if r not in present and t.version <= version]
+        self.floor = max(self.floor, version)
+        self._gone = {uid: v for uid, v in self._gone.items() if v > version}
+        return lost
+
+
+@dataclass(slots=True)
+class _Free:
+    """The free VMs of one pool, by place, and their counts as the planner wants them."""
+
+    places: dict[Place, dict[VmUid, Vm]] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf)
+
+    def add(self, vm: Vm) -> None:
+        here = self.places.setdefault(vm.place, {})
+        if vm.uid not in here:
+            here[vm.uid] = vm
+            self.shelf.add(vm.place)
+
+    def remove(self, vm: Vm) -> None:
+        here = self.places[vm.place]
+        del here[vm.uid]
+        self.shelf.take(vm.place)
+        if not here:
+            del self.places[vm.place]
+
+
+class Store:
+    """Pools, claims and VMs, and what of the VMs is free."""
+
+    def __init__(self) -> None:
+        self._pools: _Table[Pool] = _Table()
+        self._claims: _Table[Claim] = _Table()
+        self._vms: _Table[Vm] = _Table()
+        self._claim_by_uid: dict[ClaimUid, Claim] = {}
+        self._open_claims: dict[ClaimUid, Claim] = {}
+        self._vm_by_uid: dict[VmUid, Vm] = {}
+        self._of_pool: dict[Ref, dict[VmUid, Vm]] = defaultdict(dict)
+        self._of_claim: dict[ClaimUid, set[VmUid]] = defaultdict(set)
+        self._committed: dict[VmUid, ClaimUid] = {}
+        self._stock_versions: Counter[Ref] = Counter()
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._withheld: set[VmUid] = set()
+        self._free: dict[Ref, _Free] = defaultdict(_Free)
+        self._listeners: list[Listener] = []
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def pools(self) -> Iterator[Pool]:
+        return iter(list(self._pools.by_ref.values()))
+
+    def pool(self, ref: Ref) -> Pool | None:
+        return self._pools.by_ref.get(ref)
+
+    def claims(self) -> Iterator[Claim]:
+        return iter(list(self._claims.by_ref.values()))
+
+    def open_claims(self) -> list[Claim]:
+        """Claims that the binder may have to do something about."""
+        return list(self._open_claims.values())
+
+    def claim(self, uid: ClaimUid) -> Claim | None:
+        return self._claim_by_uid.get(uid)
+
+    def vm(self, uid: VmUid) -> Vm | None:
+        return self._vm_by_uid.get(uid)
+
+    def vms(self) -> Iterator[Vm]:
+        return iter(list(self._vm_by_uid.values()))
+
+    def vms_of(self, pool: Ref) -> list[Vm]:
+        """All VMs of a pool, whatever their state."""
+        return list(self._of_pool.get(pool, {}).values())
+
+    def vms_by_uid(self, pool: Ref) -> Mapping[VmUid, Vm]:
+        """The same, by uid: the live index, which changes with the store."""
+        return self._of_pool.get(pool, {})
+
+    def size(self, pool: Ref) -> int:
+        """How many VMs a pool has, whatever their state."""
+        return len(self._of_pool.get(pool, ()))
+
+    def has_vm(self, ref: Ref) -> bool:
+        """Whether there is a WarmVM of this name."""
+        return ref in self._vms.by_ref
+
+    def vms_of_claim(self, claim: ClaimUid) -> list[Vm]:
+        """VMs whose claimRef names this claim."""
+        return [self._vm_by_uid[uid] for uid in self._of_claim.get(claim, ())]
+
+    def owner(self, vm: Vm) -> ClaimUid | None:
+        """Whose a VM is: by a committed binding, or by its claimRef."""
+        committed = self._committed.get(vm.uid)
+        if committed is not None:
+            return committed
+        return None if vm.claim is None else ClaimUid(vm.claim.uid)
+
+    def counts(self, pool: Ref) -> Shelf:
+        """Free VMs of a pool per place. It is the live index: it changes with the store."""
+        return self._free[pool].shelf
+
+    def oldest(self, pool: Ref, place: Place, count: int) -> list[Vm]:
+        """So many free VMs of a pool at a place, the longest ready first."""
+        vms = self._free[pool].places.get(place, {}).values()
+        return sorted(vms, key=lambda vm: (vm.ready_at or vm.created, vm.ref))[:count]
+
+    def stock_version(self, pool: Ref) -> int:
+        """A number that changes whenever the free VMs of a pool do."""
+        return self._stock_versions[pool]
+
+    @property
+    def namespace_labels(self) -> Mapping[str, Mapping[str, str]]:
+        """Labels of the namespaces."""
+        return self._namespaces
+
+    # -- committed bindings -------------------------------------------------------------------
+
+    def commit(self, vm: VmUid, claim: ClaimUid) -> None:
+        """A binding is decided: from here on the VM is not free, whatever the watch says."""
+        known = self._vm_by_uid.get(vm)
+        if known is not None and self._is_free(known):
+            self._unshelve(known)
+        self._committed[vm] = claim
+        self._tell_of(known)
+
+    def uncommit(self, vm: VmUid, claim: ClaimUid) -> None:
+        """The claim's binding stands on the VM itself now, or is off: from here on the VM speaks.
+
+        Nothing happens if the VM is another claim's by now.
+        """
+        if self._committed.get(vm) != claim:
+            return
+        del self._committed[vm]
+        known = self._vm_by_uid.get(vm)
+        if known is not None and self._is_free(known):
+            self._shelve(known)
+        self._tell_of(known)
+
+    def is_committed(self, vm: VmUid) -> bool:
+        """A binding of it stands in the ledger."""
+        return vm in self._committed
+
+    def withhold(self, vm: VmUid) -> bool:
+        """Keep a VM from claims, because it is about to go; False if it is somebody's already."""
+        known = self._vm_by_uid.get(vm)
+        if known is None or known.claim is not None or vm in self._committed:
+            return False
+        if self._is_free(known):
+            self._unshelve(known)
+        self._withheld.add(vm)
+        self._tell_of(known)
+        return True
+
+    def is_withheld(self, vm: VmUid) -> bool:
+        """It is kept from claims, because it is about to go."""
+        return vm in self._withheld
+
+    def put_back(self, vm: VmUid) -> None:
+        """It stays after all."""
+        self._withheld.discard(vm)
+        known = self._vm_by_uid.get(vm)
+        if known is not None and self._is_free(known):
+            self._shelve(known)
+        self._tell_of(known)
+
+    def forget_commitments(self) -> None:
+        """Leadership is over: what was decided and not written down here is another's now."""
+        for vm, claim in list(self._committed.items()):
+            self.uncommit(vm, claim)
+        for vm in list(self._withheld):
+            self.put_back(vm)
+
+    # -- feeding ------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call on each change; the answer is what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def apply(self, kind: Kind, body: Body, *, deleted: bool = False) -> None:
+        """Take in one object as a watch event or the answer to a write shows it."""
+        match kind:
+            case Kind.WARM_VM if not deleted and self._vms.is_old(body):
+                pass
+            case Kind.VM_CLAIM if not deleted and self._claims.is_old(body):
+                pass
+            case Kind.WARM_VM:
+                self._apply_vm(read_vm(body), deleted=deleted)
+            case Kind.VM_CLAIM:
+                self._apply_claim(read_claim(body), deleted=deleted)
+            case Kind.WARM_POOL:
+                self._apply_pool(read_pool(body), deleted=deleted)
+            case Kind.BINDING_LEDGER:
+                pass
+
+    def reconcile(self, kind: Kind, snapshot: Snapshot) -> int:
+        """Take in a LIST; the number of objects that had vanished without our hearing of it."""
+        for body in snapshot.items:
+            self.apply(kind, body)
+        seen = [Ref(b["metadata"]["namespace"], b["metadata"]["name"]) for b in snapshot.items]
+        match kind:
+            case Kind.WARM_VM:
+                lost_vms = self._vms.vanished(seen, snapshot.version)
+                for vm in lost_vms:
+                    self._forget_vm(vm)
+                return len(lost_vms)
+            case Kind.VM_CLAIM:
+                lost_claims = self._claims.vanished(seen, snapshot.version)
+                for claim in lost_claims:
+                    self._forget_claim(claim)
+                return len(lost_claims)
+            case Kind.WARM_POOL:
+                lost_pools = self._pools.vanished(seen, snapshot.version)
+                for pool in lost_pools:
+                    self._forget_pool(pool)
+                return len(lost_pools)
+            case Kind.BINDING_LEDGER:
+                return 0
+
+    def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """Take in a namespace; None: it is gone."""
+        if labels is None:
+            self._namespaces.pop(name, None)
+        elif self._namespaces.get(name) != labels:
+            self._namespaces[name] = dict(labels)
+            self._tell(Change(Kind.VM_CLAIM))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _is_free(self, vm: Vm) -> bool:
+        return (
+            vm.phase is Phase.READY
+            and vm.claim is None
+            and not vm.deleting
+            and vm.uid not in self._committed
+            and vm.uid not in self._withheld
+        )
+
+    def _shelve(self, vm: Vm) -> None:
+        self._free[vm.pool].add(vm)
+        self._stock_versions[vm.pool] += 1
+
+    def _unshelve(self, vm: Vm) -> None:
+        self._free[vm.pool].remove(vm)
+        self._stock_versions[vm.pool] += 1
+
+    def _tell_of(self, vm: Vm | None) -> None:
+        if vm is not None:
+            self._tell(Change(Kind.WARM_VM, vm.pool, self.owner(vm), vm.uid))
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
+
+    def _apply_vm(self, vm: Vm, *, deleted: bool) -> None:
+        if deleted:
+            held = self._vms.drop(vm)
+            if held is not None:
+                self._forget_vm(held)
+            return
+        old = self._vms.by_ref.get(vm.ref)
+        if not self._vms.put(vm):
+            return
+        if old is not None and old.uid != vm.uid:
+            self._forget_vm(old)
+            self._vms.by_ref[vm.ref] = vm
+        elif old is not None:
+            self._unindex(old)
+        self._index(vm)
+        self._tell_of(vm)
+
+    def _forget_vm(self, vm: Vm) -> None:
+        owner = self.owner(vm)
+        self._vms.by_ref.pop(vm.ref, None)
+        self._unindex(vm)
+        self._committed.pop(vm.uid, None)
+        self._withheld.discard(vm.uid)
+        self._tell(Change(Kind.WARM_VM, vm.pool, owner, vm.uid))
+
+    def _index(self, vm: Vm) -> None:
+        self._vm_by_uid[vm.uid] = vm
+        self._of_pool[vm.pool][vm.uid] = vm
+        if vm.claim is not None:
+            self._of_claim[ClaimUid(vm.claim.uid)].add(vm.uid)
+        if self._is_free(vm):
+            self._shelve(vm)
+
+    def _unindex(self, vm: Vm) -> None:
+        if self._is_free(vm):
+            self._unshelve(vm)
+        del self._vm_by_uid[vm.uid]
+        del self._of_pool[vm.pool][vm.uid]
+        if not self._of_pool[vm.pool]:
+            del self._of_pool[vm.pool]
+        if vm.claim is not None:
+            self._of_claim[ClaimUid(vm.claim.uid)].discard(vm.uid)
+            if not self._of_claim[ClaimUid(vm.claim.uid)]:
+                del self._of_claim[ClaimUid(vm.claim.uid)]
+
+    def _apply_claim(self, claim: Claim, *, deleted: bool) -> None:
+        if deleted:
+            held = self._claims.drop(claim)
+            if held is not None:
+                self._forget_claim(held)
+            return
+        old = self._claims.by_ref.get(claim.ref)
+        if not self._claims.put(claim):
+            return
+        if old is not None and old.uid != claim.uid:
+            self._forget_claim(old)
+            self._claims.by_ref[claim.ref] = claim
+        self._claim_by_uid[claim.uid] = claim
+        if claim.phase is ClaimPhase.PENDING or claim.spec.replace_lost:
+            self._open_claims[claim.uid] = claim
+        else:
+            self._open_claims.pop(claim.uid, None)
+        self._tell(Change(Kind.VM_CLAIM, claim=claim.uid))
+
+    def _forget_claim(self, claim: Claim) -> None:
+        self._claims.by_ref.pop(claim.ref, None)
+        self._claim_by_uid.pop(claim.uid, None)
+        self._open_claims.pop(claim.uid, None)
+        self._tell(Change(Kind.VM_CLAIM, claim=claim.uid))
+
+    def _apply_pool(self, pool: Pool, *, deleted: bool) -> None:
+        if deleted:
+            held = self._pools.drop(pool)
+            if held is not None:
+                self._forget_pool(held)
+        elif self._pools.put(pool):
+            self._tell(Change(Kind.WARM_POOL, pool.ref))
+
+    def _forget_pool(self, pool: Pool) -> None:
+        self._pools.by_ref.pop(pool.ref, None)
+        self._tell(Change(Kind.WARM_POOL, pool.ref))
+
+
+by_age = attrgetter("created", "ref")
+"""Sort key: the oldest object first."""

@@ -1,0 +1,122 @@
+"""Finds what no other loop looks at: servers of ours that no WarmVM knows.
+
+A POST whose answer was lost may become a server long afterwards, when its WarmVM has another or is
+gone. Such a server is deleted after two sightings at least a minute apart: an object that our
+watch has not shown yet must not cost a server its life. Servers without our installation's tag
+never come in here: a session does not list them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from warmpool.api.names import Kind
+from warmpool.domain.cloud import Server, ServerState
+from warmpool.domain.errors import CloudError, ClusterError
+from warmpool.domain.ids import ServerId, VmUid
+from warmpool.ports.clock import Clock
+from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.store import Store
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY: Final = 20.0
+"""Seconds between sweeps."""
+
+CONDEMN_AFTER: Final = 60.0
+"""Seconds between the first sighting of a leaked server and its deletion."""
+
+COMPARE_EVERY: Final = 300.0
+"""Seconds between comparisons of the store with a LIST: after a 410 kopf does not tell which
+objects vanished."""
+
+
+class Sweeper:
+    """Sweeps while this replica leads. `may_write` raises NotLeading when it does not."""
+
+    def __init__(
+        self, store: Store, clouds: Clouds, clock: Clock, may_write: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._clouds = clouds
+        self._clock = clock
+        self._may_write = may_write
+        self._seen: dict[ServerId, float] = {}
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """One sweep over all sessions."""
+        present: set[ServerId] = set()
+        for session in self._clouds.sessions():
+            if not session.listed or session.problem is not None:
+                continue
+            for server in self._leaked(session):
+                present.add(server.id)
+                await self._judge(server, session)
+        self._seen = {server: at for server, at in self._seen.items() if server in present}
+
+    def _leaked(self, session: CloudSession) -> list[Server]:
+        kept = [s for owner, s in session.servers().items() if self._is_leaked(owner, s)]
+        return kept + [s for s in session.strays() if self._is_leaked(s.owner, s, stray=True)]
+
+    def _is_leaked(self, owner: VmUid | None, server: Server, *, stray: bool = False) -> bool:
+        """Nobody's; or, of several servers of one WarmVM, not the one that it names.
+
+        A WarmVM that names none yet has the one that the session holds to be its own.
+        """
+        vm = self._store.vm(owner) if owner is not None else None
+        if vm is None:
+            return server.state is not ServerState.DELETED
+        return stray if vm.server is None else server.id != vm.server
+
+    async def _judge(self, server: Server, session: CloudSession) -> None:
+        now = self._clock.monotonic()
+        first = self._seen.setdefault(server.id, now)
+        if now - first < CONDEMN_AFTER:
+            return
+        log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
+        try:
+            self._may_write()
+            await session.cloud.delete(server.id)
+        except CloudError as error:
+            log.info("server %s: %s", server.id, error)
+            return
+        if server.owner is not None and self._store.vm(server.owner) is None:
+            session.gone(server.owner)
+
+
+class Comparer:
+    """Compares the store with the API server now and then. Every replica does: it only reads."""
+
+    def __init__(self, store: Store, cluster: Cluster) -> None:
+        self._store = store
+        self._cluster = cluster
+
+    async def run(self) -> None:
+        """Compare until cancelled."""
+        while True:
+            await asyncio.sleep(COMPARE_EVERY)
+            try:
+                await self.compare()
+            except ClusterError as error:
+                log.info("the store was not compared: %s", error)
+
+    async def compare(self) -> None:
+        """One comparison.
+
+        Raises:
+            ClusterError: the API server did not answer.
+        """
+        for name, labels in (await self._cluster.namespaces()).items():
+            self._store.apply_namespace(name, labels)
+        for kind in (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
+            lost = self._store.reconcile(kind, await self._cluster.list(kind))
+            if lost:
+                log.warning("%d %s had vanished without an event", lost, kind.plural)

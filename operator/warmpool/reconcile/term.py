@@ -1,0 +1,191 @@
+"""One term of leadership, from taking the ledger over to handing it on."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from warmpool.api.names import ClaimPhase
+from warmpool.domain.errors import CloudUnavailable, ClusterError, NotLeading
+from warmpool.domain.facts import Vm
+from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
+from warmpool.domain.pools import Problem
+from warmpool.ports.clock import Clock
+from warmpool.ports.cloud import Cloud
+from warmpool.ports.cluster import Cluster
+from warmpool.ports.probe import Prober
+from warmpool.reconcile.binder import Binder
+from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.events import Announcer
+from warmpool.reconcile.execute import Executor
+from warmpool.reconcile.fence import Fenced, FencedCloud
+from warmpool.reconcile.keeper import Keeper
+from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.pools import Pools, PoolWorker
+from warmpool.reconcile.store import Change, Store
+from warmpool.reconcile.sweeper import Comparer, Sweeper
+
+log = logging.getLogger(__name__)
+
+TAKEOVER_RETRY: Final = 0.3
+"""Seconds between attempts to take over while the API server does not answer."""
+
+OpenCloud = Callable[[str, str, InstallationId], Cloud]
+"""Text of a clouds.yaml, name of a cloud in it, our mark: to a connection. Raises CloudError."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that a term works with."""
+
+    store: Store
+    cluster: Cluster
+    open_cloud: OpenCloud
+    prober: Prober
+    clock: Clock
+    rng: random.Random
+    namespace: str
+    identity: str
+    new_installation: Callable[[], InstallationId]
+
+
+async def lead(world: World, leads: Callable[[], bool]) -> None:
+    """Lead until cancelled: called once for each time the Lease is won.
+
+    Raises:
+        NotLeading: another leader has taken over.
+    """
+    fenced = Fenced(world.cluster, leads)
+    ledger = Ledger(
+        fenced,
+        namespace=world.namespace,
+        holder=world.identity,
+        new_installation=world.new_installation,
+    )
+    await _take_over(ledger, Comparer(world.store, world.cluster), leads)
+    log.info("took over: epoch %d, %d bindings to finish", ledger.epoch, len(ledger.entries))
+    await _Term(world, fenced, ledger).run()
+
+
+async def _take_over(ledger: Ledger, comparer: Comparer, leads: Callable[[], bool]) -> None:
+    """First the ledger, so that the former leader's commits fail; then one consistent look."""
+    while leads():
+        try:
+            await ledger.take_over()
+            await comparer.compare()
+        except ClusterError as error:
+            log.info("cannot take over yet: %s", error)
+            await asyncio.sleep(TAKEOVER_RETRY)
+        else:
+            return
+    raise NotLeading("the lease ran out before the ledger was taken over")
+
+
+class _Term:
+    """The loops of one term, and who wakes whom."""
+
+    def __init__(self, world: World, fenced: Fenced, ledger: Ledger) -> None:
+        self._world = world
+        self._fenced = fenced
+        self._ledger = ledger
+        self._clouds = Clouds(
+            fenced,
+            self._open_cloud,
+            world.clock,
+            world.rng,
+            wake_vms=self._wake_vms,
+            wake_pool=self._wake_pool,
+        )
+        self._pools = Pools(world.store, self._new_worker)
+        self._announcer = Announcer(fenced, world.clock, world.identity)
+        self._binder = Binder(
+            world.store,
+            ledger,
+            fenced,
+            world.clock,
+            announcer=self._announcer,
+            want=self._pools.want,
+        )
+        self._executor = Executor(
+            world.store,
+            fenced,
+            world.prober,
+            world.clock,
+            world.rng,
+            give_up=self._binder.give_up,
+        )
+        self._keeper = Keeper(
+            world.store,
+            fenced,
+            world.clock,
+            announcer=self._announcer,
+            annotate=self._annotate,
+            confirm=ledger.confirm,
+        )
+        self._sweeper = Sweeper(world.store, self._clouds, world.clock, fenced.check)
+
+    async def run(self) -> None:
+        unlisten = self._world.store.listen(self._changed)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._clouds.run(), name="clouds")
+                tasks.create_task(self._binder.run(), name="binder")
+                tasks.create_task(self._pools.run(), name="pools")
+                tasks.create_task(self._keeper.run(), name="keeper")
+                tasks.create_task(self._announcer.run(), name="events")
+                tasks.create_task(self._sweeper.run(), name="sweeper")
+        finally:
+            unlisten()
+            self._world.store.forget_commitments()
+
+    def _open_cloud(self, clouds_yaml: str, cloud: str) -> Cloud:
+        opened = self._world.open_cloud(clouds_yaml, cloud, self._ledger.installation)
+        return FencedCloud(opened, self._fenced.check)
+
+    def _new_worker(self, pool: Ref) -> PoolWorker:
+        return PoolWorker(
+            pool,
+            store=self._world.store,
+            cluster=self._fenced,
+            clouds=self._clouds,
+            executor=self._executor,
+            clock=self._world.clock,
+            rng=self._world.rng,
+            wanted=self._pools.wanted,
+        )
+
+    async def _annotate(self, vm: Vm, metadata: Mapping[str, str]) -> None:
+        pool = self._world.store.pool(vm.pool)
+        if pool is None or vm.server is None:
+            return
+        session = await self._clouds.session(pool)
+        if isinstance(session, Problem):
+            raise CloudUnavailable(session.message, reason=session.reason)
+        await session.cloud.set_metadata(vm.server, metadata)
+
+    def _changed(self, change: Change) -> None:
+        self._binder.wake()
+        if change.claim is not None:
+            self._keeper.touch(change.claim)
+        if change.pool is not None:
+            self._pools.wake(change.pool, change.vm)
+        elif change.claim is not None:
+            self._claim_changed(change.claim)
+
+    def _claim_changed(self, uid: ClaimUid) -> None:
+        """The end of a claim is its VMs' business."""
+        claim = self._world.store.claim(uid)
+        if claim is None or claim.phase is ClaimPhase.RELEASED:
+            for vm in self._world.store.vms_of_claim(uid):
+                self._pools.wake(vm.pool, vm.uid)
+
+    def _wake_vms(self, owners: Iterable[VmUid]) -> None:
+        for owner in owners:
+            vm = self._world.store.vm(owner)
+            if vm is not None:
+                self._pools.wake(vm.pool, vm.uid)
+
+    def _wake_pool(self, pool: Ref) -> None:
+        self._pools.look_at_all(pool)

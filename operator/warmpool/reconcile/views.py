@@ -1,0 +1,86 @@
+"""The VMs of one pool as decisions see them: those at rest counted, the others whole.
+
+Of a pool of thousands nearly every VM is ready, or its claim's, and in no need of anything. To look
+at all of them for each event would keep claims waiting, so a VM at rest is looked at again when it
+is touched, and its counts stand in for it meanwhile. Everything is touched now and then, a part
+at a time: what no event told is found by that.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from warmpool.api.names import Phase
+from warmpool.domain.facts import Vm
+from warmpool.domain.ids import VmUid
+from warmpool.domain.pools import Mark, VmView, marks
+
+PART: Final = 250
+"""VMs at rest that are looked at again in one pass: some milliseconds."""
+
+
+class Views:
+    """What is known of the VMs of one pool."""
+
+    def __init__(self) -> None:
+        self._touched: set[VmUid] = set()
+        self._awake: set[VmUid] = set()
+        self._resting: dict[VmUid, tuple[Mark, ...]] = {}
+        self.rest: Counter[Mark] = Counter()
+        """What the VMs at rest count as."""
+
+    @property
+    def behind(self) -> bool:
+        """VMs at rest have been touched and not looked at yet."""
+        return bool(self._touched)
+
+    def touch(self, vm: VmUid) -> None:
+        """Something about a VM changed; it may be new, or gone."""
+        self._touched.add(vm)
+
+    def touch_all(self) -> None:
+        """Anything may have changed."""
+        self._touched.update(self._resting)
+
+    def look(
+        self, vms: Mapping[VmUid, Vm], view: Callable[[Vm], VmView], *, whole: bool = False
+    ) -> tuple[VmView, ...]:
+        """The VMs that are not at rest; with `whole`, all of them."""
+        for uid in list(self._resting) if whole else self._next():
+            self._wake(uid)
+        if whole:
+            self._touched.clear()
+        self._awake.intersection_update(vms)
+        if len(self._resting) + len(self._awake) != len(vms):
+            self._catch_up(vms)
+        return tuple(view(vms[uid]) for uid in sorted(self._awake, key=lambda u: vms[u].ref))
+
+    def settle(
+        self, views: Iterable[VmView], restless: frozenset[VmUid], zones: Sequence[str]
+    ) -> None:
+        """Lay to rest what is ready and has nothing to be done about."""
+        for view in views:
+            vm = view.vm
+            if vm.phase is Phase.READY and not vm.deleting and vm.uid not in restless:
+                counted = tuple(marks(view, zones))
+                self._resting[vm.uid] = counted
+                self.rest.update(counted)
+                self._awake.discard(vm.uid)
+
+    def _catch_up(self, vms: Mapping[VmUid, Vm]) -> None:
+        """VMs came or went without a touch: none may be left out of the counts or stay in them."""
+        for uid in [uid for uid in self._resting if uid not in vms]:
+            self._wake(uid)
+        self._awake = {uid for uid in vms if uid not in self._resting}
+
+    def _next(self) -> list[VmUid]:
+        """Touched VMs: all that are new or awake, and a part of those at rest."""
+        new = [uid for uid in self._touched if uid not in self._resting]
+        part = list(islice((uid for uid in self._touched if uid in self._resting), PART))
+        self._touched.difference_update(new, part)
+        return new + part
+
+    def _wake(self, uid: VmUid) -> None:
+        self.rest.subtract(self._resting.pop(uid, ()))
+        self._awake.add(uid)

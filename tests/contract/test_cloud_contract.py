@@ -1,0 +1,500 @@
+"""What every `ports.cloud.Cloud` owes its callers, held against each implementation.
+
+"simulator" is the simulated Nova in process, "sdk-over-simulator" the real adapter over its HTTP
+face, "real" the real adapter over a cloud of your own: WARMPOOL_TEST_CLOUD names its entry in the
+clouds.yaml at OS_CLIENT_CONFIG_FILE, WARMPOOL_TEST_CLOUD_ADMIN one with the admin role in the same
+project, WARMPOOL_TEST_FLAVOR and WARMPOOL_TEST_IMAGE what to build there, without a network. The
+servers built there are deleted again; others are not touched.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from warmpool.api.names import Reason
+from warmpool.api.v1alpha1.pool import Network, Template
+from warmpool.domain.cloud import (
+    BuildSpec,
+    FaultClass,
+    NetworkChoice,
+    Server,
+    ServerRequest,
+    ServerState,
+)
+from warmpool.domain.errors import CapacityRefused, DependencyMissing, RequestRejected
+from warmpool.domain.ids import InstallationId, ServerId, VmUid
+from warmpool.effects.nova import open_cloud
+from warmpool.ports.cloud import Cloud
+from warmpool.sim.clock import PushedClock
+from warmpool.sim.cloud import SimCloud
+from warmpool.sim.http import running as running_over_http
+from warmpool.sim.nova import Nova
+from warmpool.sim.scenarios import tiny
+from warmpool.sim.spec import GuestSpec
+
+PATIENCE = 60.0
+"""Seconds in which a server has to come to be, or to go: a small real cloud needs a few."""
+
+USER_DATA = "IyEvYmluL3NoCmVjaG8gc2VjcmV0Cg=="
+OVERLAP = timedelta(seconds=5)
+
+
+class Ground(Protocol):
+    """Where the suite runs: something that opens clouds of one project."""
+
+    flavor: str
+    too_big: str
+    """A flavor that fits on no host."""
+    image: str
+    zone: str
+    instances: int | None
+    """Quota of the project. None: not known."""
+
+    def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
+        """A new connection."""
+        ...
+
+
+class InProcess:
+    """The simulator as the port."""
+
+    flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
+    instances: int | None = 10
+
+    def __init__(self) -> None:
+        self.nova = Nova(tiny(), clock=PushedClock())
+
+    def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
+        return SimCloud(self.nova, installation=installation, admin=admin)
+
+
+class OverHttp:
+    """The simulator over HTTP, and the real adapter before it."""
+
+    flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
+    instances: int | None = 10
+
+    def __init__(self, clouds_yaml: str) -> None:
+        self.text = clouds_yaml
+
+    def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
+        return open_cloud(self.text, "sim" if admin else "sim-member", installation=installation)
+
+
+class Real:
+    """A cloud of the tester's own."""
+
+    zone = "az1"
+    too_big = "m1.huge"
+    instances: int | None = None
+
+    def __init__(self, environment: "os._Environ[str]") -> None:
+        self.member = environment["WARMPOOL_TEST_CLOUD"]
+        self.admin = environment.get("WARMPOOL_TEST_CLOUD_ADMIN", self.member)
+        self.flavor = environment.get("WARMPOOL_TEST_FLAVOR", "m1.micro")
+        self.image = environment.get("WARMPOOL_TEST_IMAGE", "tiny")
+        self.text = Path(environment["OS_CLIENT_CONFIG_FILE"]).read_text(encoding="utf-8")
+
+    def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
+        return open_cloud(
+            self.text, self.admin if admin else self.member, installation=installation
+        )
+
+
+@asynccontextmanager
+async def in_process() -> AsyncIterator[Ground]:
+    yield InProcess()
+
+
+@asynccontextmanager
+async def over_http() -> AsyncIterator[Ground]:
+    quiet = tiny().model_copy(update={"guests": GuestSpec(listen=False)})
+    async with running_over_http(quiet) as served:
+        yield OverHttp(served.clouds_yaml())
+
+
+@asynccontextmanager
+async def real() -> AsyncIterator[Ground]:
+    yield Real(os.environ)
+
+
+GROUNDS = {"simulator": in_process, "sdk-over-simulator": over_http}
+if "WARMPOOL_TEST_CLOUD" in os.environ:
+    GROUNDS["real"] = real
+
+
+@pytest.fixture(params=GROUNDS)
+async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
+    async with GROUNDS[request.param]() as made:
+        yield made
+
+
+Opened = Callable[..., Cloud]
+
+
+@pytest.fixture
+async def opened(ground: Ground) -> AsyncIterator[Opened]:
+    """Opens clouds, of an installation of the test's own, and takes away what they built."""
+    async with AsyncExitStack() as stack:
+
+        def open_it(name: str = "", *, admin: bool = False) -> Cloud:
+            cloud = ground.open(InstallationId(name or f"test-{mark}"), admin=admin)
+            stack.push_async_callback(cloud.close)
+            stack.push_async_callback(take_away_all, cloud)
+            return cloud
+
+        mark = uuid.uuid4().hex[:12]
+        yield open_it
+
+
+async def take_away_all(cloud: Cloud) -> None:
+    for server in (await cloud.list(None)).servers:
+        await cloud.delete(server.id)
+    await until(cloud.list, None, holds=lambda listing: not listing.servers)
+
+
+async def until(
+    ask: Callable[..., Awaitable[Any]], *about: object, holds: Callable[[Any], bool]
+) -> Any:
+    """The first answer of which this holds."""
+    last = None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not holds(last := await ask(*about)):  # noqa: ASYNC110 - a cloud has no events
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"still so after {PATIENCE:g} s: {last!r}")
+    return last
+
+
+def steady(server: Server | None) -> bool:
+    return server is not None and server.state is ServerState.ACTIVE and not server.busy
+
+
+def a_template(ground: Ground, **over: Any) -> Template:
+    return Template(**{"flavor": ground.flavor, "image": ground.image, "networks": [], **over})
+
+
+def an_owner() -> VmUid:
+    return VmUid(str(uuid.uuid4()))
+
+
+@pytest.fixture
+def cloud(opened: Opened) -> Cloud:
+    return opened()
+
+
+@pytest.fixture
+async def spec(cloud: Cloud, ground: Ground) -> BuildSpec:
+    return await cloud.resolve(a_template(ground), (ground.zone,))
+
+
+@pytest.fixture
+async def running(cloud: Cloud, spec: BuildSpec) -> Server:
+    """A server that is up."""
+    ident = await cloud.create(ServerRequest("contract", an_owner(), spec))
+    server = await until(cloud.get, ident, holds=steady)
+    assert isinstance(server, Server)
+    return server
+
+
+NOWHERE = ServerId("00000000-dead-4bad-8bad-000000000000")
+
+
+async def test_a_region_has_a_name(cloud: Cloud) -> None:
+    assert cloud.region
+
+
+async def test_names_resolve_to_ids_and_ids_to_themselves(cloud: Cloud, ground: Ground) -> None:
+    by_name = await cloud.resolve(a_template(ground, metadata={"b": "2", "a": "1"}), ())
+    template = a_template(ground, flavor=by_name.flavor_id, image=by_name.image_id)
+    by_id = await cloud.resolve(template, ())
+
+    assert by_name.flavor_id != ground.flavor
+    assert by_name.metadata == (("a", "1"), ("b", "2"))
+    assert (by_id.flavor_id, by_id.image_id) == (by_name.flavor_id, by_name.image_id)
+
+
+async def test_an_empty_list_of_networks_is_none_and_no_list_is_novas_choice(
+    cloud: Cloud, ground: Ground
+) -> None:
+    none = await cloud.resolve(a_template(ground, networks=[]), ())
+    auto = await cloud.resolve(a_template(ground, networks=None), ())
+
+    assert (none.networks, auto.networks) == (NetworkChoice.NONE, NetworkChoice.AUTO)
+
+
+async def test_user_data_is_left_to_the_caller(cloud: Cloud, ground: Ground) -> None:
+    assert (await cloud.resolve(a_template(ground, user_data=USER_DATA), ())).user_data is None
+
+
+@pytest.mark.parametrize(
+    ("over", "field", "reason"),
+    [
+        ({"flavor": "nonesuch"}, "spec.template.flavor", Reason.FLAVOR_NOT_FOUND),
+        ({"image": "nonesuch"}, "spec.template.image", Reason.IMAGE_NOT_FOUND),
+        ({"key_pair": "nonesuch"}, "spec.template.keyPair", Reason.KEY_PAIR_NOT_FOUND),
+        (
+            {"networks": [Network(network="nonesuch")]},
+            "spec.template.networks[0].network",
+            Reason.NETWORK_NOT_FOUND,
+        ),
+        ({}, "spec.availabilityZones[1]", Reason.ZONE_NOT_FOUND),
+    ],
+)
+async def test_a_name_that_means_nothing_is_told_by_its_field(
+    cloud: Cloud, ground: Ground, over: dict[str, Any], field: str, reason: Reason
+) -> None:
+    with pytest.raises(DependencyMissing, match="nonesuch") as caught:
+        await cloud.resolve(a_template(ground, **over), (ground.zone, "nonesuch"))
+
+    assert (caught.value.field, caught.value.reason) == (field, reason)
+
+
+async def test_a_server_is_everywhere_at_once_and_its_owner_s(
+    cloud: Cloud, spec: BuildSpec
+) -> None:
+    owner = an_owner()
+
+    ident = await cloud.create(ServerRequest("contract", owner, spec))
+
+    found = await cloud.find(owner)
+    listed = (await cloud.list(None)).servers
+    server = await cloud.get(ident)
+    assert [s.id for s in found] == [s.id for s in listed] == [ident]
+    assert server is not None
+    assert server.owner == found[0].owner == listed[0].owner == owner
+    assert server.state in {ServerState.BUILDING, ServerState.ACTIVE}
+
+
+async def test_a_server_comes_up_placed_and_dated(cloud: Cloud, running: Server) -> None:
+    assert running.name == "contract"
+    assert running.zone
+    assert running.host_id
+    assert running.fault is None
+    assert running.created is not None
+    assert running.created.utcoffset() == timedelta(0)
+    assert (await cloud.list(None)).servers == (running,)
+
+
+async def test_a_server_stands_in_the_zone_that_was_asked_for(
+    cloud: Cloud, spec: BuildSpec, ground: Ground
+) -> None:
+    ident = await cloud.create(ServerRequest("contract", an_owner(), spec, zone=ground.zone))
+
+    assert (await until(cloud.get, ident, holds=steady)).zone == ground.zone
+
+
+async def test_names_need_not_be_unique(cloud: Cloud, spec: BuildSpec) -> None:
+    owners = [an_owner() for _ in range(4)]
+
+    idents = await asyncio.gather(
+        *(cloud.create(ServerRequest("twin", owner, spec)) for owner in owners)
+    )
+
+    assert {s.id: s.owner for s in (await cloud.list(None)).servers} == dict(
+        zip(idents, owners, strict=True)
+    )
+
+
+async def test_an_installation_sees_no_servers_of_another(
+    opened: Opened, cloud: Cloud, running: Server
+) -> None:
+    other = opened(f"other-{uuid.uuid4().hex[:12]}")
+    assert running.owner is not None
+
+    assert (await other.list(None)).servers == ()
+    assert await other.find(running.owner) == ()
+    seen = await other.get(running.id)
+    assert seen is not None
+    assert seen.owner is None
+    assert await cloud.find(running.owner) == (running,)
+
+
+async def test_nobody_s_server_is_found_for_an_owner_without_one(
+    cloud: Cloud, running: Server
+) -> None:
+    assert running.owner is not None
+    assert await cloud.find(an_owner()) == ()
+
+
+async def test_a_deleted_server_is_gone_in_the_end(cloud: Cloud, running: Server) -> None:
+    await cloud.delete(running.id)
+    await cloud.delete(running.id)
+    await until(cloud.get, running.id, holds=lambda server: server is None)
+    await cloud.delete(running.id)
+
+    listing = await cloud.list(None)
+    assert listing.complete
+    assert listing.servers == ()
+
+
+async def test_a_server_may_be_deleted_while_it_is_built(cloud: Cloud, spec: BuildSpec) -> None:
+    ident = await cloud.create(ServerRequest("contract", an_owner(), spec))
+
+    await cloud.delete(ident)
+
+    await until(cloud.get, ident, holds=lambda server: server is None)
+
+
+async def test_what_never_was_is_none_and_its_deletion_quiet(cloud: Cloud) -> None:
+    await cloud.delete(NOWHERE)
+    await cloud.delete(ServerId("never-was"))
+
+    assert await cloud.get(NOWHERE) is None
+
+
+async def test_an_incremental_listing_names_the_new(cloud: Cloud, spec: BuildSpec) -> None:
+    before = await cloud.list(None)
+    ident = await cloud.create(ServerRequest("contract", an_owner(), spec))
+
+    changes = await cloud.list(before.taken_at - OVERLAP)
+
+    assert not changes.complete
+    assert [s.id for s in changes.servers] == [ident]
+    assert changes.taken_at.astimezone(UTC) >= before.taken_at
+
+
+async def test_an_incremental_listing_names_the_deleted(cloud: Cloud, running: Server) -> None:
+    before = await cloud.list(None)
+    await cloud.delete(running.id)
+    await until(cloud.get, running.id, holds=lambda server: server is None)
+
+    changes = await cloud.list(before.taken_at - OVERLAP)
+
+    assert [(s.id, s.state, s.owner) for s in changes.servers] == [
+        (running.id, ServerState.DELETED, running.owner)
+    ]
+
+
+async def test_an_incremental_listing_names_no_strangers(
+    opened: Opened, cloud: Cloud, running: Server
+) -> None:
+    other = opened(f"other-{uuid.uuid4().hex[:12]}")
+    before = await other.list(None)
+    await cloud.delete(running.id)
+    await until(cloud.get, running.id, holds=lambda server: server is None)
+
+    assert (await other.list(before.taken_at - OVERLAP)).servers == ()
+
+
+async def test_what_fits_nowhere_is_a_matter_of_capacity_at_once_or_later(
+    cloud: Cloud, ground: Ground
+) -> None:
+    """Such a server stays, without a host, until somebody deletes it."""
+    spec = await cloud.resolve(a_template(ground, flavor=ground.too_big), ())
+    try:
+        ident = await cloud.create(ServerRequest("contract", an_owner(), spec))
+    except CapacityRefused:
+        return
+
+    server = await until(cloud.get, ident, holds=lambda s: s and s.state is ServerState.ERROR)
+
+    assert server.fault is not None
+    assert (server.fault.kind, server.fault.reason) == (FaultClass.CAPACITY, Reason.NO_VALID_HOST)
+    assert server.host is None
+
+
+async def test_a_full_quota_is_told_with_its_numbers(
+    cloud: Cloud, spec: BuildSpec, ground: Ground
+) -> None:
+    if ground.instances is None:
+        pytest.skip("the quota of a real cloud is not known")
+    for _ in range(ground.instances):
+        await cloud.create(ServerRequest("contract", an_owner(), spec))
+
+    with pytest.raises(CapacityRefused, match="already used 10 of 10 instances") as caught:
+        await cloud.create(ServerRequest("contract", an_owner(), spec))
+
+    assert caught.value.reason is Reason.QUOTA_EXCEEDED
+    assert len((await cloud.list(None)).servers) == ground.instances
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flavor_id": "nonesuch"},
+        {"image_id": str(NOWHERE)},
+        {"key_pair": "nonesuch"},
+        {"user_data": USER_DATA * 3000},
+        {"metadata": (("a", "x" * 256),)},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_a_request_that_nova_calls_wrong_builds_nothing_and_tells_no_user_data(
+    cloud: Cloud, spec: BuildSpec, wrong: dict[str, Any]
+) -> None:
+    wish = replace(spec, **{"user_data": USER_DATA, **wrong})
+
+    with pytest.raises(RequestRejected) as caught:
+        await cloud.create(ServerRequest("contract", an_owner(), wish))
+
+    assert USER_DATA not in str(caught.value)
+    assert len(str(caught.value)) <= 1024
+    assert (await cloud.list(None)).servers == ()
+
+
+async def test_a_zone_that_is_not_there_is_the_requests_fault(
+    cloud: Cloud, spec: BuildSpec
+) -> None:
+    with pytest.raises(RequestRejected):
+        await cloud.create(ServerRequest("contract", an_owner(), spec, zone="nonesuch"))
+
+
+async def test_a_rebuilt_server_is_the_same_one_again(
+    cloud: Cloud, running: Server, spec: BuildSpec
+) -> None:
+    await cloud.rebuild(running.id, spec.image_id)
+
+    again = await until(cloud.get, running.id, holds=steady)
+    assert (again.id, again.owner, again.host_id) == (running.id, running.owner, running.host_id)
+
+
+async def test_metadata_may_be_written_on_a_server_that_runs(cloud: Cloud, running: Server) -> None:
+    await cloud.set_metadata(running.id, {"claim": "search/logs-7"})
+
+    assert steady(await cloud.get(running.id))
+
+
+async def test_too_long_metadata_is_the_requests_fault(cloud: Cloud, running: Server) -> None:
+    with pytest.raises(RequestRejected):
+        await cloud.set_metadata(running.id, {"a": "x" * 256})
+
+
+async def test_what_never_was_can_be_neither_rebuilt_nor_written_on(
+    cloud: Cloud, spec: BuildSpec
+) -> None:
+    with pytest.raises(RequestRejected):
+        await cloud.rebuild(NOWHERE, spec.image_id)
+    with pytest.raises(RequestRejected):
+        await cloud.set_metadata(NOWHERE, {"a": "b"})
+
+
+async def test_an_admin_sees_where_a_server_stands(opened: Opened, running: Server) -> None:
+    admin = opened(admin=True)
+
+    server = await admin.get(running.id)
+    topology = await admin.topology()
+
+    assert server is not None
+    assert server.host is not None
+    assert server.hypervisor is not None
+    assert topology.visible
+    assert topology.racks[server.host]
+
+
+async def test_a_member_is_told_why_racks_are_hidden(cloud: Cloud, running: Server) -> None:
+    topology = await cloud.topology()
+
+    assert running.host is None
+    assert not topology.visible
+    assert topology.racks == {}
+    assert "os-aggregates" in topology.why_not

@@ -1,0 +1,68 @@
+"""Pools of one cloud share one session, however they come to it."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from builders import NOW, a_pool
+from warmpool.domain.ids import Ref
+from warmpool.reconcile.clouds import Clouds
+
+
+class StillClock:
+    def now(self) -> Any:
+        return NOW
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class SlowSecrets:
+    async def secret(self, ref: Ref) -> Mapping[str, bytes]:
+        del ref
+        await asyncio.sleep(0.01)
+        return {"clouds.yaml": b"clouds: {}"}
+
+
+class NoCloud:
+    """Never answers; says whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def topology(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
+    """The second session closed the first one under the pool that was using it."""
+    opened: list[NoCloud] = []
+
+    def open_cloud(text: str, name: str) -> Any:
+        del text, name
+        opened.append(NoCloud())
+        return opened[-1]
+
+    clouds = Clouds(
+        SlowSecrets(),  # type: ignore[arg-type]
+        open_cloud,
+        StillClock(),
+        random.Random(1),  # noqa: S311 - jitter
+        wake_vms=lambda _: None,
+        wake_pool=lambda _: None,
+    )
+    running = asyncio.ensure_future(clouds.run())
+    await asyncio.sleep(0)
+    pools = [a_pool(Ref("search", name)) for name in ("data", "master")]
+    first, second = await asyncio.gather(*(clouds.session(pool) for pool in pools))
+    await asyncio.sleep(0)
+    assert first is second
+    assert [cloud.closed for cloud in opened] == [False]
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

@@ -1,0 +1,275 @@
+"""A pool's plan: cases, and what holds of every plan."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import (
+    NOW,
+    a_claim_ref,
+    a_place,
+    a_pool,
+    a_server,
+    a_view,
+    a_vm,
+    after,
+    building,
+    claimed,
+    ready,
+    some_facts,
+)
+from warmpool.api.names import Phase, Reason
+from warmpool.domain.actions import Action, Build, CreateVm, Discard, Fail, Release, Terminate
+from warmpool.domain.cloud import ServerState
+from warmpool.domain.pools import Hold, PoolFacts, Problem, VmView
+from warmpool.planning.plan import plan
+from warmpool.planning.sizing import counts_for_size, servers, unclaimed, under_way
+
+PROBLEM = Problem(Reason.IMAGE_NOT_FOUND, "no such image")
+HOLD = Hold(after(20), Reason.QUOTA_EXCEEDED, "no more")
+PENDING = a_vm(1, Phase.PENDING)
+
+
+def test_a_new_pool_creates_its_vms() -> None:
+    assert plan(some_facts(replicas=2)).actions == (CreateVm(""), CreateVm(""))
+
+
+def test_a_full_pool_does_nothing_and_needs_no_waking() -> None:
+    found = plan(some_facts(ready(1), ready(2), replicas=2))
+    assert (found.actions, found.wake_at) == ((), None)
+
+
+def test_nothing_is_created_before_the_cloud_was_looked_at() -> None:
+    assert plan(some_facts(replicas=2, cloud_ready=False)).actions == ()
+
+
+def test_nothing_is_created_or_built_while_something_is_missing() -> None:
+    assert plan(some_facts(a_view(PENDING), replicas=2, problem=PROBLEM)).actions == ()
+
+
+def test_a_hold_stops_builds_and_says_when_it_ends() -> None:
+    found = plan(some_facts(a_view(PENDING), replicas=2, holds={"": HOLD}))
+    assert (found.actions, found.wake_at) == ((), HOLD.until)
+
+
+def test_a_hold_in_one_zone_leaves_the_others_alone() -> None:
+    here, there = a_vm(1, Phase.PENDING, zone="az1"), a_vm(2, Phase.PENDING, zone="az2")
+    facts = some_facts(
+        a_view(here),
+        a_view(there),
+        replicas=3,
+        availability_zones=["az1", "az2"],
+        holds={"az1": HOLD},
+    )
+    assert plan(facts).actions == (Build(there), CreateVm("az2"))
+
+
+def test_a_pool_out_of_tokens_wakes_for_the_next_one() -> None:
+    found = plan(some_facts(replicas=2, tokens=0, next_token=after(7)))
+    assert (found.actions, found.wake_at) == ((), after(7))
+
+
+def test_a_paused_pool_neither_builds_nor_gives_up() -> None:
+    assert plan(some_facts(ready(1), ready(2), replicas=1, paused=True)).actions == ()
+    assert plan(some_facts(replicas=1, paused=True)).actions == ()
+
+
+def test_a_paused_pool_releases_and_terminates_what_has_ended() -> None:
+    over = claimed(1, claim_gone=True)
+    gone = a_vm(2, deleting=True)
+    found = plan(some_facts(over, a_view(gone), replicas=0, paused=True))
+    assert found.actions == (Release(over.vm), Terminate(gone))
+
+
+def test_a_pool_that_goes_discards_what_is_nobodys_and_builds_nothing() -> None:
+    pool = a_pool(replicas=9, deleting=True)
+    found = plan(some_facts(ready(1), claimed(2), pool=pool))
+    assert found.actions == (Discard(a_vm(1), Reason.DELETING),)
+
+
+def test_a_pool_that_goes_leaves_vms_in_hand_alone_even_when_paused() -> None:
+    pool = a_pool(deleting=True, paused=True)
+    settling = ready(2, settling=True)
+    found = plan(some_facts(ready(1, busy=True), settling, ready(3), pool=pool))
+    assert found.actions == (Discard(a_vm(3), Reason.DELETING),)
+
+
+def test_a_vm_that_is_given_up_is_not_built_in_the_same_breath() -> None:
+    found = plan(some_facts(a_view(PENDING), replicas=0))
+    assert found.actions == (Discard(PENDING, Reason.SHRINKING),)
+
+
+def test_a_vm_that_fails_is_not_given_up_besides() -> None:
+    vm = a_vm(1, Phase.BUILDING)
+    late = a_server(1, ServerState.BUILDING, created=NOW - timedelta(hours=1))
+    found = plan(some_facts(a_view(vm, late), replicas=0))
+    assert [type(a) for a in found.actions] == [Fail]
+
+
+# --- what holds of every plan ---------------------------------------------------------------
+
+ZONES = ["az1", "az2"]
+
+SOME = settings(max_examples=settings().max_examples // 5)
+"""Facts are many objects, and slow to draw."""
+
+
+@st.composite
+def some_view(draw: st.DrawFn, number: int) -> VmView:
+    """A VM in any state that its own fields and its claim allow."""
+    phase = draw(st.sampled_from(Phase))
+    claim = draw(st.sampled_from([None, None, a_claim_ref()]))
+    vm = a_vm(
+        number,
+        phase,
+        claim=claim,
+        zone=draw(st.sampled_from(ZONES)),
+        place=a_place(draw(st.integers(1, 4)), rack=f"r{draw(st.integers(1, 2))}"),
+        deleting=draw(st.booleans()) and draw(st.booleans()),
+        dirty=phase is Phase.BUILDING and draw(st.booleans()),
+        retained=claim is not None and draw(st.booleans()) and draw(st.booleans()),
+        created=after(draw(st.integers(-900, 0))),
+    )
+    state = draw(st.sampled_from([None, *ServerState]))
+    settling = (
+        claim is None and phase is Phase.READY and draw(st.booleans()) and draw(st.booleans())
+    )
+    return a_view(
+        vm,
+        None if state is None else a_server(number, state, busy=draw(st.booleans())),
+        server_missing=state is None and draw(st.booleans()),
+        taken=claim is not None or settling,
+        settling=settling,
+        claim_gone=claim is not None and draw(st.booleans()),
+        busy=draw(st.booleans()) and draw(st.booleans()),
+        leaving=claim is None and draw(st.booleans()) and draw(st.booleans()),
+        not_before=draw(st.sampled_from([None, None, after(-1), after(9)])),
+    )
+
+
+@st.composite
+def any_facts(draw: st.DrawFn) -> PoolFacts:
+    number = draw(st.integers(0, 8))
+    pool = a_pool(
+        replicas=draw(st.integers(0, 6)),
+        max_size=draw(st.sampled_from([None, 3, 8])),
+        max_concurrent=draw(st.integers(1, 5)),
+        availability_zones=draw(st.sampled_from([[], ZONES])),
+        paused=draw(st.booleans()) and draw(st.booleans()),
+        deleting=draw(st.booleans()) and draw(st.booleans()),
+    )
+    return some_facts(
+        *[draw(some_view(n)) for n in range(number)],
+        pool=pool,
+        creating=draw(st.sampled_from([{}, {"az1": 1}, {"": 2}])),
+        cloud_ready=draw(st.sampled_from([True, True, False])),
+        problem=draw(st.sampled_from([None, None, PROBLEM])),
+        holds=draw(st.sampled_from([{}, {}, {"az1": HOLD}, {"": HOLD}])),
+        tokens=draw(st.sampled_from([None, 0, 1, 3])),
+        wanted=draw(st.integers(0, 7)),
+    )
+
+
+def started(actions: tuple[Action, ...]) -> Counter[str]:
+    return Counter(a.zone for a in actions if isinstance(a, CreateVm))
+
+
+def applied(facts: PoolFacts) -> PoolFacts:
+    """The facts of a pass right after the plan was begun: all its work is under way."""
+    actions = plan(facts).actions
+    begun = {a.vm.uid for a in actions if not isinstance(a, CreateVm)}
+    leaving = {a.vm.uid for a in actions if isinstance(a, Discard)}
+    creating = Counter(facts.creating) + started(actions)
+    number = started(actions).total()
+    return replace(
+        facts,
+        creating=creating,
+        tokens=None if facts.tokens is None else facts.tokens - number,
+        vms=tuple(
+            replace(v, busy=v.busy or v.vm.uid in begun, leaving=v.leaving or v.vm.uid in leaving)
+            for v in facts.vms
+        ),
+    )
+
+
+@SOME
+@given(any_facts())
+def test_a_plan_starts_no_more_than_target_size_concurrency_and_pace_allow(
+    facts: PoolFacts,
+) -> None:
+    number, spec = started(plan(facts).actions).total(), facts.pool.spec
+    if not number:
+        return
+    assert unclaimed(facts) + number <= max(spec.replicas, facts.wanted)
+    assert under_way(facts) + number <= spec.max_concurrent
+    assert spec.max_size is None or servers(facts) + number <= spec.max_size
+    assert facts.tokens is None or number <= facts.tokens
+    assert facts.cloud_ready
+    assert facts.problem is None
+    assert not spec.paused
+    assert not facts.pool.deleting
+
+
+@SOME
+@given(any_facts())
+def test_a_plan_applied_to_its_own_facts_plans_nothing_more(facts: PoolFacts) -> None:
+    assert plan(applied(facts)).actions == ()
+
+
+@SOME
+@given(any_facts(), st.randoms())
+def test_the_order_of_the_vms_changes_nothing(facts: PoolFacts, chance: object) -> None:
+    shuffled = list(facts.vms)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = plan(facts), plan(replace(facts, vms=tuple(shuffled)))
+    assert Counter(map(repr, one.actions)) == Counter(map(repr, other.actions))
+    assert one.wake_at == other.wake_at
+
+
+@SOME
+@given(any_facts())
+def test_a_plan_never_gives_up_what_is_claimed_settling_or_in_hand(facts: PoolFacts) -> None:
+    views = {v.vm.uid: v for v in facts.vms}
+    for action in plan(facts).actions:
+        if isinstance(action, Discard):
+            view = views[action.vm.uid]
+            assert not view.taken
+            assert not view.settling
+            assert not view.busy
+
+
+@SOME
+@given(any_facts())
+def test_a_plan_has_at_most_one_action_for_each_vm(facts: PoolFacts) -> None:
+    uids = [a.vm.uid for a in plan(facts).actions if not isinstance(a, CreateVm)]
+    assert len(uids) == len(set(uids))
+
+
+@SOME
+@given(any_facts())
+def test_a_pool_is_never_shrunk_below_its_target(facts: PoolFacts) -> None:
+    actions = plan(facts).actions
+    shrunk = {a.vm.uid for a in actions if isinstance(a, Discard) and a.reason is Reason.SHRINKING}
+    if shrunk:
+        left = [v for v in facts.vms if counts_for_size(v) and v.vm.uid not in shrunk]
+        assert len(left) + sum(facts.creating.values()) >= facts.target
+
+
+@SOME
+@given(any_facts())
+def test_a_plan_lets_a_wait_end(facts: PoolFacts) -> None:
+    """Whatever waits for a time of its own has the pool woken by then."""
+    found = plan(facts)
+    for view in facts.vms:
+        in_hand = view.busy or view.settling or view.leaving
+        waits = view.not_before is not None and view.not_before > NOW and not in_hand
+        if waits and not facts.pool.deleting:
+            assert found.wake_at is not None
+            assert found.wake_at <= view.not_before
+
+
+def test_a_build_within_its_time_is_planned_for() -> None:
+    assert plan(some_facts(building(), replicas=1)).wake_at == NOW + timedelta(minutes=15)

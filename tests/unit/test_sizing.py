@@ -1,0 +1,178 @@
+"""How many VMs a pool starts or gives up, and where."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import NOW, a_place, a_pool, a_view, a_vm, building, claimed, ready, some_facts
+from warmpool.api.names import Phase, Reason
+from warmpool.domain.cloud import Place
+from warmpool.domain.facts import Vm
+from warmpool.domain.pools import Hold
+from warmpool.planning.sizing import most_crowded, surplus, to_create, unclaimed, zones_for
+
+
+def held(*zones: str) -> Mapping[str, Hold]:
+    return {zone: Hold(NOW, Reason.QUOTA_EXCEEDED, "no more") for zone in zones}
+
+
+def leaving(number: int = 1) -> Vm:
+    return a_vm(number, Phase.TERMINATING, deleting=True)
+
+
+def test_an_empty_pool_starts_as_many_builds_as_it_has_replicas() -> None:
+    assert to_create(some_facts(replicas=3)) == 3
+
+
+def test_claimed_vms_do_not_count_as_replicas() -> None:
+    assert to_create(some_facts(claimed(1), claimed(2), replicas=3)) == 3
+
+
+def test_a_vm_that_is_going_is_replaced_at_once() -> None:
+    assert to_create(some_facts(a_view(leaving()), ready(2), replicas=2)) == 1
+
+
+def test_what_is_being_created_counts_although_the_watch_does_not_show_it() -> None:
+    assert to_create(some_facts(ready(), replicas=3, creating={"": 1})) == 1
+
+
+def test_no_more_builds_are_in_flight_than_max_concurrent() -> None:
+    facts = some_facts(building(1), replicas=9, creating={"": 1}, max_concurrent=4)
+    assert to_create(facts) == 2
+
+
+def test_the_pace_bounds_what_is_started() -> None:
+    assert to_create(some_facts(replicas=9, tokens=2)) == 2
+
+
+def test_max_size_counts_claimed_and_going_vms_and_those_being_created() -> None:
+    facts = some_facts(
+        claimed(1), a_view(leaving(2)), replicas=9, max_size=5, creating={"az1": 1, "az2": 1}
+    )
+    assert to_create(facts) == 1
+
+
+def test_max_size_does_not_count_retained_vms() -> None:
+    facts = some_facts(a_view(a_vm(1, retained=True), taken=True), replicas=1, max_size=1)
+    assert to_create(facts) == 1
+
+
+def test_a_pool_above_its_max_size_starts_nothing() -> None:
+    assert to_create(some_facts(claimed(1), claimed(2), replicas=2, max_size=1)) == 0
+
+
+def test_waiting_claims_raise_the_target_above_replicas() -> None:
+    assert to_create(some_facts(ready(), replicas=1, wanted=4)) == 3
+
+
+def test_a_target_of_waiting_claims_below_replicas_changes_nothing() -> None:
+    assert to_create(some_facts(ready(), replicas=2, wanted=1)) == 1
+
+
+def test_builds_go_to_the_emptiest_zone_first_and_then_in_turn() -> None:
+    zones = ["az1", "az2"]
+    facts = some_facts(a_view(a_vm(1, zone="az1")), availability_zones=zones)
+    assert zones_for(facts, 4) == ["az2", "az1", "az2", "az1"]
+
+
+def test_a_vm_built_anywhere_counts_in_the_zone_where_it_stands() -> None:
+    vm = a_vm(1, zone="", place=a_place(zone="az2"))
+    facts = some_facts(a_view(vm), availability_zones=["az1", "az2"])
+    assert zones_for(facts, 1) == ["az1"]
+
+
+def test_a_held_zone_is_passed_over() -> None:
+    facts = some_facts(availability_zones=["az1", "az2"], holds=held("az1"))
+    assert zones_for(facts, 2) == ["az2", "az2"]
+
+
+def test_a_hold_on_the_pool_stops_all_zones() -> None:
+    assert zones_for(some_facts(availability_zones=["az1"], holds=held("")), 2) == []
+
+
+def test_nothing_is_built_when_every_zone_is_held() -> None:
+    facts = some_facts(availability_zones=["az1", "az2"], holds=held("az1", "az2"))
+    assert zones_for(facts, 2) == []
+
+
+def test_without_zones_nova_chooses() -> None:
+    assert zones_for(some_facts(), 2) == ["", ""]
+
+
+def test_a_pool_of_the_right_size_gives_up_nothing() -> None:
+    assert surplus(some_facts(ready(1), ready(2), replicas=2)) == []
+
+
+def test_builds_are_given_up_before_ready_vms_and_the_youngest_first() -> None:
+    old = a_view(a_vm(1, Phase.BUILDING))
+    young = a_view(a_vm(2, Phase.PENDING, created=NOW.replace(hour=13)))
+    facts = some_facts(ready(3), old, young, replicas=1)
+    assert [vm.uid for vm in surplus(facts)] == ["vm-2", "vm-1"]
+
+
+def test_a_vm_with_an_action_under_way_is_not_given_up_and_no_other_in_its_stead() -> None:
+    """A build whose fault is being read would cost a ready VM, and then another build."""
+    facts = some_facts(building(1, busy=True), ready(2), replicas=1)
+    assert surplus(facts) == []
+
+
+def test_a_vm_whose_discarding_is_under_way_is_not_given_up_a_second_time_in_another() -> None:
+    """The delete call takes its time; a pass meanwhile must not take the next VM instead."""
+    facts = some_facts(ready(1, busy=True, leaving=True), ready(2), replicas=1)
+    assert surplus(facts) == []
+
+
+def test_ready_vms_go_from_the_fullest_rack_and_in_it_from_the_fullest_hypervisor() -> None:
+    vms = [
+        a_vm(1, place=a_place(1, rack="r1")),
+        a_vm(2, place=a_place(2, rack="r1")),
+        a_vm(3, place=a_place(2, rack="r1")),
+        a_vm(4, place=a_place(3, rack="r2")),
+        a_vm(5, place=a_place(4, rack="r2")),
+    ]
+    assert [vm.uid for vm in most_crowded(vms, 3)] == ["vm-2", "vm-1", "vm-4"]
+
+
+def test_of_vms_that_are_alike_the_oldest_goes() -> None:
+    here = a_place()
+    vms = [a_vm(1, place=here, ready_at=NOW.replace(hour=13)), a_vm(2, place=here)]
+    assert [vm.uid for vm in most_crowded(vms, 1)] == ["vm-2"]
+
+
+def test_no_more_vms_are_picked_than_there_are() -> None:
+    assert [vm.uid for vm in most_crowded([a_vm(1)], 5)] == ["vm-1"]
+
+
+@settings(max_examples=settings().max_examples // 10)
+@pytest.mark.parametrize("zones", [[], ["az1"], ["az1", "az2", "az3"]])
+@given(number=st.integers(0, 30), there=st.lists(st.integers(0, 3), max_size=12))
+def test_builds_leave_the_zones_as_even_as_they_can_be(
+    zones: list[str], number: int, there: list[int]
+) -> None:
+    placed = [
+        a_view(a_vm(n, zone=zones[z % len(zones)] if zones else "", place=Place()))
+        for n, z in enumerate(there)
+    ]
+    facts = some_facts(*placed, pool=a_pool(availability_zones=zones))
+    chosen = Counter(zones_for(facts, number))
+    before = Counter(v.vm.zone for v in placed)
+    assert sum(chosen.values()) == number
+    after = before + chosen
+    for zone in chosen:
+        others = [after[z] for z in zones or [""]]
+        assert after[zone] - min(others) <= 1
+
+
+@settings(max_examples=settings().max_examples // 10)
+@given(st.permutations(range(6)))
+def test_the_order_of_vms_changes_nothing_about_who_goes(order: list[int]) -> None:
+    vms = [a_vm(n, place=a_place(n % 3, rack=f"r{n % 2}")) for n in range(6)]
+    assert most_crowded([vms[n] for n in order], 3) == most_crowded(vms, 3)
+
+
+def test_pending_building_and_ready_vms_are_unclaimed_others_are_not() -> None:
+    views = [a_view(a_vm(n, phase)) for n, phase in enumerate(Phase)]
+    assert unclaimed(some_facts(*views, claimed(9), a_view(leaving(10)))) == 3

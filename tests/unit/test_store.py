@@ -1,0 +1,399 @@
+"""What a replica knows of the objects, whatever the order in which it hears of them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from builders import POOL, a_claim_body, a_place, a_pool_body, a_vm_body, after
+from warmpool.api.names import Kind
+from warmpool.domain.cloud import Place
+from warmpool.domain.ids import ClaimUid, Ref, VmUid
+from warmpool.ports.cluster import Snapshot
+from warmpool.reconcile.store import Store
+
+VM1 = VmUid("vm-1")
+LOGS = ClaimUid("uid-of-logs")
+OTHER = ClaimUid("uid-of-other")
+
+
+def a_store(*vms: Mapping[str, Any]) -> Store:
+    store = Store()
+    for vm in vms:
+        store.apply(Kind.WARM_VM, vm)
+    return store
+
+
+def listed(version: int, *bodies: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(tuple(bodies), version)
+
+
+def free(store: Store) -> dict[Place, int]:
+    return dict(store.counts(POOL))
+
+
+# --- versions -------------------------------------------------------------------------------
+
+
+def test_an_older_version_of_an_object_changes_nothing() -> None:
+    store = a_store(a_vm_body(version=5), a_vm_body(version=4, phase="Building"))
+    assert free(store) == {a_place(): 1}
+
+
+def test_an_event_that_comes_twice_counts_once() -> None:
+    assert free(a_store(a_vm_body(version=5), a_vm_body(version=5))) == {a_place(): 1}
+
+
+def test_a_vm_that_moves_counts_at_its_new_place() -> None:
+    store = a_store(a_vm_body(version=5), a_vm_body(version=6, place=a_place(2)))
+    assert free(store) == {a_place(2): 1}
+
+
+def test_a_late_event_about_a_deleted_object_does_not_bring_it_back() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.apply(Kind.WARM_VM, a_vm_body(version=9), deleted=True)
+    store.apply(Kind.WARM_VM, a_vm_body(version=8))
+    assert store.vm(VM1) is None
+    assert free(store) == {}
+
+
+def test_a_late_deletion_of_a_former_object_leaves_its_successor() -> None:
+    store = a_store(a_vm_body(version=5, uid="old"), a_vm_body(version=8, uid="new"))
+    store.apply(Kind.WARM_VM, a_vm_body(version=7, uid="old"), deleted=True)
+    assert store.vm(VmUid("new")) is not None
+    assert free(store) == {a_place(): 1}
+
+
+def test_a_successor_of_the_same_name_takes_nothing_over() -> None:
+    store = a_store(a_vm_body(version=5, uid="old"))
+    store.commit(VmUid("old"), LOGS)
+    store.apply(Kind.WARM_VM, a_vm_body(version=8, uid="new"))
+    assert store.vm(VmUid("old")) is None
+    assert not store.is_committed(VmUid("old"))
+    assert free(store) == {a_place(): 1}
+
+
+def test_a_claim_of_the_same_name_is_another_claim() -> None:
+    store = Store()
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=5, uid="old"))
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=8, uid="new"))
+    assert store.claim(ClaimUid("old")) is None
+    assert [c.uid for c in store.claims()] == ["new"]
+    assert [c.uid for c in store.open_claims()] == ["new"]
+
+
+def test_what_a_list_does_not_show_has_vanished() -> None:
+    store = a_store(a_vm_body(1, version=5), a_vm_body(2, version=6))
+    assert store.reconcile(Kind.WARM_VM, listed(9, a_vm_body(2, version=6))) == 1
+    assert [vm.uid for vm in store.vms()] == ["vm-2"]
+
+
+def test_what_is_newer_than_a_list_has_not_vanished() -> None:
+    store = a_store(a_vm_body(version=10))
+    assert store.reconcile(Kind.WARM_VM, listed(9)) == 0
+    assert store.vm(VM1) is not None
+
+
+def test_an_echo_from_before_a_list_does_not_bring_back_what_it_showed_to_be_gone() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.reconcile(Kind.WARM_VM, listed(9))
+    store.apply(Kind.WARM_VM, a_vm_body(version=6))
+    assert store.vm(VM1) is None
+    store.apply(Kind.WARM_VM, a_vm_body(version=10, uid="new"))
+    assert store.vm(VmUid("new")) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [(Kind.WARM_POOL, a_pool_body(version=5)), (Kind.VM_CLAIM, a_claim_body(version=5))],
+)
+def test_pools_and_claims_come_vanish_and_are_deleted_too(
+    kind: Kind, body: Mapping[str, Any]
+) -> None:
+    store = Store()
+    known = lambda: [*store.pools(), *store.claims()]  # noqa: E731
+    store.apply(kind, body)
+    assert len(known()) == 1
+    assert store.reconcile(kind, listed(9)) == 1
+    assert not known()
+    again = {**body, "metadata": {**body["metadata"], "resourceVersion": "12", "uid": "again"}}
+    store.apply(kind, again)
+    assert len(known()) == 1
+    store.apply(kind, again, deleted=True)
+    store.apply(kind, again, deleted=True)
+    assert not known()
+
+
+def test_a_ledger_is_none_of_the_stores_business() -> None:
+    store = Store()
+    store.apply(Kind.BINDING_LEDGER, {})
+    assert store.reconcile(Kind.BINDING_LEDGER, listed(9)) == 0
+
+
+# --- what is free ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(a_vm_body(phase="Building"), id="building"),
+        pytest.param(a_vm_body(claim="logs"), id="claimed"),
+        pytest.param(a_vm_body(meta={"deletionTimestamp": after(0).isoformat()}), id="going"),
+    ],
+)
+def test_only_ready_vms_that_are_nobodys_are_free(body: Mapping[str, Any]) -> None:
+    assert free(a_store(body)) == {}
+
+
+def test_a_committed_vm_is_not_free_whatever_the_watch_says() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.commit(VM1, LOGS)
+    store.apply(Kind.WARM_VM, a_vm_body(version=6))
+    assert free(store) == {}
+    vm = store.vm(VM1)
+    assert vm is not None
+    assert store.owner(vm) == LOGS
+
+
+def test_a_binding_that_is_off_makes_the_vm_free_again() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.commit(VM1, LOGS)
+    store.uncommit(VM1, LOGS)
+    assert free(store) == {a_place(): 1}
+
+
+def test_a_binding_that_stands_on_the_vm_is_the_vms_own_word() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.commit(VM1, LOGS)
+    store.apply(Kind.WARM_VM, a_vm_body(version=6, claim="logs"))
+    store.uncommit(VM1, LOGS)
+    assert free(store) == {}
+    assert [vm.uid for vm in store.vms_of_claim(LOGS)] == [VM1]
+
+
+def test_a_vm_may_be_committed_before_it_is_seen() -> None:
+    store = Store()
+    store.commit(VM1, LOGS)
+    store.apply(Kind.WARM_VM, a_vm_body())
+    assert free(store) == {}
+
+
+def test_a_withheld_vm_is_not_free_until_it_is_put_back() -> None:
+    store = a_store(a_vm_body())
+    assert store.withhold(VM1)
+    assert store.is_withheld(VM1)
+    assert free(store) == {}
+    store.put_back(VM1)
+    assert free(store) == {a_place(): 1}
+
+
+@pytest.mark.parametrize("how", ["claimed", "committed", "unknown"])
+def test_a_vm_that_is_somebodys_or_nothing_is_not_withheld(how: str) -> None:
+    store = Store()
+    if how != "unknown":
+        store.apply(Kind.WARM_VM, a_vm_body(claim="logs" if how == "claimed" else None))
+    if how == "committed":
+        store.commit(VM1, LOGS)
+    assert not store.withhold(VM1)
+    assert not store.is_withheld(VM1)
+
+
+def test_the_end_of_a_term_takes_back_what_is_not_written_down() -> None:
+    store = a_store(a_vm_body(1), a_vm_body(2))
+    store.commit(VM1, LOGS)
+    store.withhold(VmUid("vm-2"))
+    store.forget_commitments()
+    assert free(store) == {a_place(1): 1, a_place(2): 1}
+
+
+def test_the_oldest_vms_of_a_place_are_taken_first() -> None:
+    here, store = a_place(9), Store()
+    for number, at in ((1, 30), (2, 10), (3, 20)):
+        body = a_vm_body(number, place=here)
+        body["status"]["readyAt"] = after(at).isoformat()
+        store.apply(Kind.WARM_VM, body)
+    assert [vm.uid for vm in store.oldest(POOL, here, 2)] == ["vm-2", "vm-3"]
+
+
+def test_the_version_of_a_stock_changes_with_it() -> None:
+    store = a_store(a_vm_body(version=5))
+    before = store.stock_version(POOL)
+    store.apply(Kind.WARM_VM, a_vm_body(version=6, place=a_place(2)))
+    moved = store.stock_version(POOL)
+    store.commit(VM1, LOGS)
+    assert len({before, moved, store.stock_version(POOL)}) == 3
+
+
+# --- listeners ------------------------------------------------------------------------------
+
+
+def test_who_listens_hears_of_the_pool_and_of_the_claim_until_it_stops() -> None:
+    store, heard = Store(), []
+    stop = store.listen(heard.append)
+    store.apply(Kind.WARM_VM, a_vm_body(claim="logs"))
+    assert [(c.pool, c.claim, c.vm) for c in heard] == [(POOL, LOGS, VM1)]
+    stop()
+    store.apply(Kind.WARM_VM, a_vm_body(claim="logs"), deleted=True)
+    assert len(heard) == 1
+
+
+def test_labels_of_namespaces_come_change_and_go() -> None:
+    store, heard = Store(), []
+    store.listen(heard.append)
+    store.apply_namespace("logs", {"team": "a"})
+    store.apply_namespace("logs", {"team": "a"})
+    assert len(heard) == 1
+    assert store.namespace_labels == {"logs": {"team": "a"}}
+    store.apply_namespace("logs", None)
+    assert store.namespace_labels == {}
+
+
+# --- everything at once ---------------------------------------------------------------------
+
+NUMBERS = st.integers(1, 3)
+PHASES = st.sampled_from(["Building", "Ready", "Ready", "Ready"])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """An API server's truth, a watch that delivers it late, twice or not at all, and a store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store()
+        self.version = 10
+        self.lives = 0
+        self.truth: dict[int, dict[str, Any]] = {}
+        self.said: list[tuple[bool, dict[str, Any]]] = []
+        self.committed: dict[str, ClaimUid] = {}
+        self.withheld: set[str] = set()
+
+    def _next(self) -> int:
+        self.version += 1
+        return self.version
+
+    def _write(self, number: int, body: dict[str, Any], *, deleted: bool = False) -> None:
+        self.said.append((deleted, body))
+        if deleted:
+            del self.truth[number]
+        else:
+            self.truth[number] = body
+
+    @rule(number=NUMBERS, phase=PHASES, place=NUMBERS, claim=st.sampled_from([None, None, "logs"]))
+    def change(self, number: int, phase: str, place: int, claim: str | None) -> None:
+        """Somebody creates a VM, or writes one."""
+        if number not in self.truth:
+            self.lives += 1
+        uid = self.truth.get(number, {}).get("metadata", {}).get("uid", f"life-{self.lives}")
+        body = a_vm_body(
+            number,
+            version=self._next(),
+            uid=uid,
+            phase=phase,
+            place=a_place(place),
+            claim=claim,
+        )
+        self._write(number, body)
+
+    @rule(number=NUMBERS)
+    def remove(self, number: int) -> None:
+        """Somebody deletes a VM."""
+        if number in self.truth:
+            last = self.truth[number]
+            meta = {**last["metadata"], "resourceVersion": str(self._next())}
+            self._write(number, {**last, "metadata": meta}, deleted=True)
+
+    @precondition(lambda self: self.said)
+    @rule(data=st.data())
+    def hear(self, data: st.DataObject) -> None:
+        """The watch delivers something that was said once: late, early, or again."""
+        deleted, body = data.draw(st.sampled_from(self.said))
+        self._apply(body, deleted=deleted)
+
+    def _apply(self, body: dict[str, Any], *, deleted: bool) -> None:
+        self.store.apply(Kind.WARM_VM, body, deleted=deleted)
+        self._forget_what_is_gone()
+
+    @rule()
+    def compare(self) -> None:
+        """A consistent LIST: from here on the store knows the truth."""
+        bodies = tuple(self.truth.values())
+        self.store.reconcile(Kind.WARM_VM, Snapshot(bodies, self.version))
+        self._forget_what_is_gone()
+        assert self._known() == {
+            (b["metadata"]["uid"], int(b["metadata"]["resourceVersion"])) for b in bodies
+        }
+
+    @precondition(lambda self: self.store.vms_of(POOL))
+    @rule(data=st.data(), what=st.sampled_from(["commit", "uncommit", "withhold", "put back"]))
+    def lay_over(self, data: st.DataObject, what: str) -> None:
+        vm = data.draw(st.sampled_from(sorted(self.store.vms_of(POOL), key=lambda vm: vm.uid)))
+        if what == "commit" and vm.uid not in self.withheld:
+            self.store.commit(vm.uid, OTHER)
+            self.committed[vm.uid] = OTHER
+        elif what == "uncommit":
+            self.store.uncommit(vm.uid, OTHER)
+            self.committed.pop(vm.uid, None)
+        elif what == "withhold":
+            if self.store.withhold(vm.uid):
+                self.withheld.add(vm.uid)
+        elif what == "put back":
+            self.store.put_back(vm.uid)
+            self.withheld.discard(vm.uid)
+
+    def _forget_what_is_gone(self) -> None:
+        uids = {vm.uid for vm in self.store.vms()}
+        self.committed = {uid: c for uid, c in self.committed.items() if uid in uids}
+        self.withheld &= uids
+
+    def _known(self) -> set[tuple[str, int]]:
+        return {(vm.uid, vm.version) for vm in self.store.vms()}
+
+    def _free(self) -> Iterable[tuple[Place, str]]:
+        for vm in self.store.vms():
+            over = vm.uid in self.committed or vm.uid in self.withheld
+            if vm.phase.value == "Ready" and vm.claim is None and not vm.deleting and not over:
+                yield vm.place, vm.uid
+
+    @invariant()
+    def the_stock_is_what_a_recount_gives(self) -> None:
+        free = list(self._free())
+        assert free_of(self.store) == Counter(place for place, _ in free)
+        for number in (1, 2, 3):
+            here = {vm.uid for vm in self.store.oldest(POOL, a_place(number), 99)}
+            assert here == {uid for place, uid in free if place == a_place(number)}
+
+    @invariant()
+    def the_indexes_agree(self) -> None:
+        vms = list(self.store.vms())
+        assert {vm.uid for vm in self.store.vms_of(POOL)} == {vm.uid for vm in vms}
+        assert len({vm.ref for vm in vms}) == len(vms)
+        claimed = {vm.uid for vm in vms if vm.claim is not None}
+        assert {vm.uid for vm in self.store.vms_of_claim(LOGS)} == claimed
+
+    @invariant()
+    def no_vm_is_newer_than_anything_that_was_said(self) -> None:
+        said = {(b["metadata"]["uid"], int(b["metadata"]["resourceVersion"])) for _, b in self.said}
+        assert self._known() <= said
+
+
+def free_of(store: Store) -> Counter[Place]:
+    return Counter(free(store))
+
+
+StoreMachine.TestCase.settings = settings(
+    max_examples=settings().max_examples // 5, stateful_step_count=30
+)
+TestStore = StoreMachine.TestCase
+
+
+def test_a_pool_is_known_by_its_name() -> None:
+    store = Store()
+    store.apply(Kind.WARM_POOL, a_pool_body())
+    known = store.pool(POOL)
+    assert known is not None
+    assert known.spec.replicas == 3
+    assert store.pool(Ref("search", "none")) is None
