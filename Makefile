@@ -6,9 +6,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# What must hold under every fault: never tried a second time.
-INVARIANTS := e2e/test_kill9.py
-STORM := e2e/test_claims_storm.py
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
 	chaos-kill storm bench-claims bench-placement crds lock clean
@@ -57,16 +54,11 @@ coverage: $(READY) ## every branch of the pure packages is tested: api, domain, 
 	  --cov=warmpool.planning --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 integration: $(READY) ## against a real kube-apiserver and etcd
-	@$(BIN)/pytest -q tests/integration || { \
-	  echo "once more, those that failed: they have time-outs, and stop and start a shared control plane"; \
-	  $(BIN)/pytest -q tests/integration --last-failed; }
+	@$(BIN)/pytest -q tests/integration
 	@$(BIN)/pytest -q -m integration tests/contract
 
 e2e: $(READY) ## journeys of the whole operator, on the local control plane and the simulator
-	@$(BIN)/pytest -q $(INVARIANTS)
-	@$(BIN)/pytest -q e2e $(addprefix --ignore=,$(INVARIANTS) $(STORM)) || { \
-	  echo "once more, those that failed: a journey has time-outs, and a busy machine can pass them"; \
-	  $(BIN)/pytest -q e2e $(addprefix --ignore=,$(INVARIANTS) $(STORM)) --last-failed; }
+	@$(BIN)/pytest -q e2e
 
 e2e-kind: $(READY) ## the journeys on a kind cluster; exits 3 where there is no container engine
 	@exec e2e/kind.sh $(BIN)/pytest
@@ -75,7 +67,7 @@ chaos-kill: $(READY) ## kill -9 of the leader, 20 times, at random moments while
 	@$(BIN)/pytest -q -s e2e/test_kill9.py --cycles 20
 
 storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
-	@$(BIN)/pytest -q -s $(STORM)
+	@$(BIN)/pytest -q -s e2e/test_claims_storm.py
 
 e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names
 	@test -n "$${OS_CLOUD:-}" || { echo "set OS_CLOUD to a cloud of your clouds.yaml"; exit 2; }

@@ -50,10 +50,22 @@ control_plane.apiserver.process.wait()
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    with namespace_in(control_plane) as name:
+        yield name
+
+
+@pytest.fixture
+def fragile_namespace(fragile: ControlPlane) -> Iterator[str]:
+    with namespace_in(fragile) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def namespace_in(cluster: ControlPlane) -> Iterator[str]:
     name = f"test-{uuid4().hex[:8]}"
-    control_plane.kubectl("create", "namespace", name)
+    cluster.kubectl("create", "namespace", name)
     yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def config_map(name: str, owner: dict[str, str] | None = None) -> str:
@@ -143,39 +155,39 @@ def test_an_unknown_user_is_refused(control_plane: ControlPlane) -> None:
 
 @pytest.mark.parametrize("end", ["as it runs", "after it was killed"])
 def test_a_restarted_api_server_has_all_its_data(
-    end: str, control_plane: ControlPlane, namespace: str
+    end: str, fragile: ControlPlane, fragile_namespace: str
 ) -> None:
-    control_plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=config_map("kept"))
+    fragile.kubectl("apply", "-n", fragile_namespace, "-f", "-", stdin=config_map("kept"))
     if end == "after it was killed":
-        control_plane.kill_apiserver()
-        assert not exists(control_plane, "configmap/kept", "-n", namespace)
-    control_plane.restart_apiserver()
-    assert exists(control_plane, "configmap/kept", "-n", namespace)
+        fragile.kill_apiserver()
+        assert not exists(fragile, "configmap/kept", "-n", fragile_namespace)
+    fragile.restart_apiserver()
+    assert exists(fragile, "configmap/kept", "-n", fragile_namespace)
 
 
 def test_a_paused_api_server_does_not_answer_until_it_is_resumed(
-    control_plane: ControlPlane, namespace: str
+    fragile: ControlPlane, fragile_namespace: str
 ) -> None:
-    control_plane.pause_apiserver()
+    fragile.pause_apiserver()
     try:
         with pytest.raises(subprocess.TimeoutExpired):
-            control_plane.kubectl("get", "namespace", namespace, timeout=1)
+            fragile.kubectl("get", "namespace", fragile_namespace, timeout=1)
     finally:
-        control_plane.resume_apiserver()
-    assert exists(control_plane, "namespace", namespace)
+        fragile.resume_apiserver()
+    assert exists(fragile, "namespace", fragile_namespace)
 
 
 def test_a_second_api_server_serves_while_the_first_is_down(
-    control_plane: ControlPlane, namespace: str
+    fragile: ControlPlane, fragile_namespace: str
 ) -> None:
-    second = control_plane.start_second_apiserver()
-    control_plane.kill_apiserver()
+    second = fragile.start_second_apiserver()
+    fragile.kill_apiserver()
     try:
-        control_plane.kubectl("get", "namespace", namespace, kubeconfig=second.kubeconfig)
+        fragile.kubectl("get", "namespace", fragile_namespace, kubeconfig=second.kubeconfig)
     finally:
-        control_plane.restart_apiserver()
+        fragile.restart_apiserver()
         second.stop(grace=0)
-    assert exists(control_plane, "namespace", namespace)
+    assert exists(fragile, "namespace", fragile_namespace)
 
 
 def test_the_users_own_configuration_is_not_touched(tmp_path: Path) -> None:

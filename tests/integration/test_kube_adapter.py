@@ -43,12 +43,24 @@ PATIENCE = 1.5
 
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    control_plane.assert_test_context()
-    control_plane.kubectl("apply", "-f", str(ROOT / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
-    control_plane.kubectl("create", "namespace", HOME)
-    yield control_plane
-    control_plane.kubectl("delete", "namespace", HOME, "--wait=false")
+    with prepared(control_plane) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def shaky(fragile: ControlPlane) -> Iterator[ControlPlane]:
+    """One that may be broken."""
+    with prepared(fragile) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def prepared(plane: ControlPlane) -> Iterator[ControlPlane]:
+    plane.kubectl("apply", "-f", str(ROOT / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
+    plane.kubectl("create", "namespace", HOME)
+    yield plane
+    plane.kubectl("delete", "namespace", HOME, "--wait=false")
 
 
 @contextlib.asynccontextmanager
@@ -68,15 +80,15 @@ async def cluster(plane: ControlPlane) -> AsyncIterator[KubeCluster]:
 
 @pytest.fixture
 async def hurried(
-    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    shaky: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[KubeCluster]:
     """One that gives up soon. What a test breaks is whole again afterwards."""
     monkeypatch.setattr(kube, "REQUEST_TIMEOUT", PATIENCE)
-    async with opened(plane.kubeconfig) as it:
+    async with opened(shaky.kubeconfig) as it:
         yield it
-        plane.resume_apiserver()
-    if not plane.apiserver.process.alive:
-        await asyncio.to_thread(plane.restart_apiserver)
+        shaky.resume_apiserver()
+    if not shaky.apiserver.process.alive:
+        await asyncio.to_thread(shaky.restart_apiserver)
 
 
 def a_claim(name: str = "") -> dict[str, Any]:
@@ -310,9 +322,12 @@ async def test_whoever_watches_a_lease_sees_it_change_and_go(
     await stream.aclose()
 
 
-async def test_a_lease_is_not_watched_from_a_version_long_compacted(cluster: KubeCluster) -> None:
-    """Version 1 is older than anything that the API server remembers: the stream just ends."""
-    stream = cluster.watch_lease("nobody", "1")
+async def test_a_lease_is_not_watched_from_before_what_the_server_remembers(
+    shaky: ControlPlane, hurried: KubeCluster
+) -> None:
+    """A server that has just started knows nothing of version 1: the stream just ends."""
+    await asyncio.to_thread(shaky.restart_apiserver)
+    stream = hurried.watch_lease("nobody", "1")
     async with asyncio.timeout(10):
         assert [seen async for seen in stream] == []
 
@@ -321,11 +336,11 @@ async def test_a_lease_is_not_watched_from_a_version_long_compacted(cluster: Kub
 
 
 async def test_a_write_that_gets_no_answer_may_have_happened(
-    plane: ControlPlane, hurried: KubeCluster
+    shaky: ControlPlane, hurried: KubeCluster
 ) -> None:
     body = a_claim()
     await hurried.list(Kind.WARM_POOL)  # a connection is open
-    plane.pause_apiserver()
+    shaky.pause_apiserver()
     with pytest.raises(ClusterOutcomeUnknown):
         await hurried.create(Kind.VM_CLAIM, body)
     with pytest.raises(ClusterUnavailable):
@@ -333,11 +348,11 @@ async def test_a_write_that_gets_no_answer_may_have_happened(
 
 
 async def test_a_write_cut_off_by_the_death_of_the_server_may_have_happened(
-    plane: ControlPlane, hurried: KubeCluster
+    shaky: ControlPlane, hurried: KubeCluster
 ) -> None:
     await hurried.list(Kind.WARM_POOL)
-    plane.pause_apiserver()
-    killing = threading.Timer(0.3, plane.kill_apiserver)
+    shaky.pause_apiserver()
+    killing = threading.Timer(0.3, shaky.kill_apiserver)
     killing.start()
     with pytest.raises(ClusterOutcomeUnknown):
         await hurried.create(Kind.VM_CLAIM, a_claim())
@@ -345,9 +360,9 @@ async def test_a_write_cut_off_by_the_death_of_the_server_may_have_happened(
 
 
 async def test_with_nobody_listening_nothing_happened(
-    plane: ControlPlane, hurried: KubeCluster
+    shaky: ControlPlane, hurried: KubeCluster
 ) -> None:
-    plane.kill_apiserver()
+    shaky.kill_apiserver()
     with pytest.raises(ClusterUnavailable):
         await hurried.create(Kind.VM_CLAIM, a_claim())
     with pytest.raises(ClusterUnavailable):
@@ -356,9 +371,9 @@ async def test_with_nobody_listening_nothing_happened(
         _ = [seen async for seen in hurried.watch_lease("nobody", "1")]
 
 
-async def test_errors_hold_no_token(plane: ControlPlane, hurried: KubeCluster) -> None:
+async def test_errors_hold_no_token(shaky: ControlPlane, hurried: KubeCluster) -> None:
     token = await hurried._credentials.token()
-    plane.kill_apiserver()
+    shaky.kill_apiserver()
     with pytest.raises(ClusterUnavailable) as caught:
         await hurried.create(Kind.VM_CLAIM, a_claim())
     cause = caught.value.__cause__
