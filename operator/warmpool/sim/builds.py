@@ -97,6 +97,8 @@ class Builds:
         self.accepted += admission.count
         reservation = f"r-{self._world.new_id()[:8]}"
         servers = [self._make(admission, n, reservation) for n in range(admission.count)]
+        for server in servers:
+            self._world.note("posted", server)
         there = [server for server in servers if not self._vanishes(server)]
         for server in there:
             self._world.add(server)

@@ -3,6 +3,7 @@
 The commands are values, so that they come over HTTP as they come from Python.
 """
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, TypeAdapter
@@ -168,6 +169,13 @@ def state(nova: Nova) -> dict[str, Any]:
         "bytes_sent": nova.traffic.bytes_sent,
         "faults": faults(nova),
     }
+
+
+def journal(nova: Nova) -> dict[str, Any]:
+    """What was asked for servers and what became of them, as far back as it is kept."""
+    nova.settle()
+    entries = [{**asdict(e), "at": e.at.isoformat()} for e in nova.world.journal.entries()]
+    return {"dropped": nova.world.journal.dropped, "entries": entries}
 
 
 def faults(nova: Nova) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The control API below `/_sim`, for tests and people. It is itself beyond all faults.
 
 GET    /_sim/state         all truth: see `control.state`
+GET    /_sim/journal       what was asked for servers and what became of them: see `journal`
 POST   /_sim/do            one command of `control`: {"do": "host", "host": "h1", "change": "kill"}
 GET    /_sim/faults        the faults that are on
 POST   /_sim/faults        switch one of `faults` on: {"kind": "api", "effect": "status",
@@ -21,7 +22,7 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from warmpool.sim.builds import BuildRequest
-from warmpool.sim.control import execute, faults, parse_command, state
+from warmpool.sim.control import execute, faults, journal, parse_command, state
 from warmpool.sim.errors import Refused
 from warmpool.sim.faults import parse_fault
 from warmpool.sim.nova import Nova
@@ -70,6 +71,7 @@ def add_routes(app: web.Application) -> None:
     """Serve below /_sim."""
     router = app.router
     router.add_get("/_sim/state", _open(_state))
+    router.add_get("/_sim/journal", _open(_journal))
     router.add_post("/_sim/do", _open(_do))
     router.add_get("/_sim/faults", _open(_faults))
     router.add_post("/_sim/faults", _open(_arm))
@@ -108,6 +110,10 @@ async def _body(request: web.Request) -> Any:
 
 async def _state(site: Site, _: web.Request) -> Any:
     return {**state(site.nova), "guest_port": site.guest_port}
+
+
+async def _journal(site: Site, _: web.Request) -> Any:
+    return journal(site.nova)
 
 
 async def _do(site: Site, request: web.Request) -> Any:

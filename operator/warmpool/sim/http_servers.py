@@ -125,6 +125,7 @@ async def update(call: Call) -> web.Response:
     for key in asked:
         if key not in {"name", "description"}:
             raise bad_request(f"Additional properties are not allowed ('{key}' was unexpected)")
+    call.nova.world.note("update", server)
     if "name" in asked:
         server.name = read_name(asked["name"])
     if "description" in asked:

@@ -130,10 +130,12 @@ class Nova:
             Refused: 400 unknown or wrong, 403 not this role, 409 wrong state or locked.
         """
         self.settle()
+        self.world.note(key, server)
         self._actions.act(server, key, arguments or {}, admin=admin, version=version)
 
     def set_tags(self, server: Server, tags: Iterable[str]) -> None:
         """Put these tags in place of those there are."""
+        self.world.note("tags", server)
         server.tags = server.all_tags = tuple(sorted(set(tags)))
         self.world.touch(server)
 
@@ -147,6 +149,7 @@ class Nova:
             raise locked(server.id)
         if len(metadata) > MAX_METADATA:
             raise Refused(403, f"Maximum number of metadata items exceeds {MAX_METADATA}")
+        self.world.note("metadata", server)
         server.metadata = dict(metadata)
         self.world.touch(server)
 

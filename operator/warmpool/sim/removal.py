@@ -22,6 +22,7 @@ class Removal:
         Raises:
             Refused: 409, it is locked, and this is no admin.
         """
+        self._world.note("delete", server)
         if server.locked and not admin:
             raise locked(server.id)
         fault = self._faults.strike(DeleteFault, lambda fault: fault.suits(server.name))

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Final
 
 from warmpool.ports.clock import Clock
+from warmpool.sim.journal import Entry, Journal
 from warmpool.sim.spec import (
     FlavorSpec,
     HostSpec,
@@ -269,6 +270,7 @@ class World:
         self.guest_log: deque[tuple[str, bool]] = deque()
         """Guests that came up or went down, for whoever opens the ports."""
         self.addresses = Addresses(spec.guests.network)
+        self.journal = Journal()
         self._numbers = count(1)
         self.created = 0
         self.removed = 0
@@ -433,10 +435,15 @@ class World:
 
     def remove(self, server: Server) -> None:
         """There is one server less."""
+        self.note("gone", server)
         del self.servers[server.id]
         self.deleted[server.id] = server
         self.removed += 1
         self._count(server, -1)
+
+    def note(self, what: str, server: Server) -> None:
+        """Write down what befalls a server, before it does."""
+        self.journal.add(Entry(self.time.moment(), what, server.id, server.name, server.tags))
 
     def _count(self, server: Server, sign: int) -> None:
         project = self.projects[server.project]
