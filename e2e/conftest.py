@@ -7,14 +7,10 @@ plane, cloud and operators are shared; every test has a namespace, and leaves no
 """
 
 import asyncio
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves `harness` out
-
 from harness.clouds import CloudUnderTest, Simulator, UserCloud
 from harness.fleet import Fleet, install
 from harness.sandbox import Sandbox

@@ -1,0 +1,204 @@
+"""A TCP proxy between one client and the API server: connections cut, hung, or deaf, at will.
+
+It passes bytes on and knows nothing of TLS, so what it breaks looks as it does when networks do.
+It runs in a thread of its own. A client is led through it by a kubeconfig of its own.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import yaml
+
+from warmpool.tools.kubeconfig import write_private
+
+CHUNK: Final = 65536
+
+RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close a reset."""
+
+STARTED_WITHIN: Final = 10.0
+
+
+class Mode(Enum):
+    """What becomes of bytes and of new connections."""
+
+    PASS = auto()
+    HANG = auto()
+    """Nothing passes, nothing is closed; new connections are accepted and get no answer."""
+    DEAF = auto()
+    """What clients send arrives, and the answers do not come back."""
+    REFUSE = auto()
+    """Connections are reset, the old ones and the new."""
+
+
+class Proxy:
+    """One address that leads to another. A context manager; all methods may be called anywhere."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: of the API server, `https://127.0.0.1:6443`."""
+        address = urlsplit(url)
+        assert address.hostname is not None
+        self._target = address.hostname, address.port or 443
+        self._mode = Mode.PASS
+        self._passing: dict[bool, asyncio.Event] = {}
+        """Whether bytes pass: to the server (True), and back."""
+        self._links: set[_Link] = set()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+        self.port = 0
+        self.served = 0
+        """Connections that there were so far."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(STARTED_WITHIN), "the proxy does not start"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def kubeconfig(self, original: Path, path: Path) -> Path:
+        """Write a copy of a kubeconfig that leads here. The server's certificate names no port."""
+        document = yaml.safe_load(original.read_text(encoding="utf-8"))
+        for entry in document["clusters"]:
+            entry["cluster"]["server"] = self.url
+        write_private(path, yaml.safe_dump(document))
+        return path
+
+    # -- breaking and mending -----------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Reset the connections that there are; new ones are served."""
+        self._do(self._reset)
+
+    def hang(self) -> None:
+        self._set(Mode.HANG)
+
+    def deafen(self) -> None:
+        self._set(Mode.DEAF)
+
+    def refuse(self) -> None:
+        self._set(Mode.REFUSE)
+
+    def heal(self) -> None:
+        """Let bytes pass again: those that were held, too."""
+        self._set(Mode.PASS)
+
+    def _set(self, mode: Mode) -> None:
+        self._do(lambda: self._enter(mode))
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """In the proxy's thread; returns when it is done."""
+        done = threading.Event()
+
+        def whole() -> None:
+            work()
+            done.set()
+
+        self._loop.call_soon_threadsafe(whole)
+        assert done.wait(STARTED_WITHIN), "the proxy is stuck"
+
+    # -- inside: in the proxy's thread --------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._passing = {True: asyncio.Event(), False: asyncio.Event()}
+        self._enter(Mode.PASS)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._started.set()
+        await self._stopping.wait()
+        server.close()
+        self._reset()
+
+    def _enter(self, mode: Mode) -> None:
+        self._mode = mode
+        for to_server, event in self._passing.items():
+            if mode is Mode.PASS or (mode is Mode.DEAF and to_server):
+                event.set()
+            else:
+                event.clear()
+        if mode is Mode.REFUSE:
+            self._reset()
+
+    def _reset(self) -> None:
+        for link in list(self._links):
+            link.reset()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.served += 1
+        link = _Link()
+        link.add(writer)
+        self._links.add(link)
+        try:
+            if self._mode is Mode.REFUSE:
+                return
+            upstream, onward = await asyncio.open_connection(*self._target)
+            link.add(onward)
+            ways = (self._pump(reader, onward, True), self._pump(upstream, writer, False))
+            link.pumps = [asyncio.ensure_future(way) for way in ways]
+            await asyncio.wait(link.pumps, return_when=asyncio.FIRST_COMPLETED)
+            await link.close()
+        except OSError:
+            pass  # the API server is down: so is this connection
+        finally:
+            link.reset()
+            self._links.discard(link)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, to_server: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(CHUNK):
+                await self._passing[to_server].wait()
+                sink.write(data)
+                await sink.drain()
+
+
+class _Link:
+    """One client's connection, and the one that was opened for it."""
+
+    def __init__(self) -> None:
+        self._writers: list[asyncio.StreamWriter] = []
+        self.pumps: list[asyncio.Future[None]] = []
+
+    def add(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+
+    async def close(self) -> None:
+        """One side has said goodbye: say so to the other, after all that is still to be sent."""
+        for writer in self._writers:
+            writer.close()
+        with contextlib.suppress(OSError):
+            await asyncio.gather(*(writer.wait_closed() for writer in self._writers))
+
+    def reset(self) -> None:
+        for pump in self.pumps:
+            pump.cancel()
+        for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
