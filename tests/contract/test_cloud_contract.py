@@ -29,7 +29,12 @@ from warmpool.domain.cloud import (
     ServerRequest,
     ServerState,
 )
-from warmpool.domain.errors import CapacityRefused, DependencyMissing, RequestRejected
+from warmpool.domain.errors import (
+    AimForbidden,
+    CapacityRefused,
+    DependencyMissing,
+    RequestRejected,
+)
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 from warmpool.effects.nova import open_cloud
 from warmpool.ports.cloud import Cloud
@@ -498,3 +503,94 @@ async def test_a_member_is_told_why_racks_are_hidden(cloud: Cloud, running: Serv
     assert not topology.visible
     assert topology.racks == {}
     assert "os-aggregates" in topology.why_not
+
+
+async def test_an_admin_s_build_stands_on_the_hypervisor_that_it_was_aimed_at(
+    opened: Opened, spec: BuildSpec
+) -> None:
+    admin = opened(admin=True)
+    inventory = await admin.inventory(spec)
+    chosen = max(inventory.hosts, key=lambda host: host.hypervisor)
+    request = ServerRequest("contract", an_owner(), spec, hypervisor=chosen.hypervisor)
+
+    server = await until(admin.get, await admin.create(request), holds=steady)
+
+    assert inventory.visible
+    assert (server.hypervisor, server.host, server.zone) == (
+        chosen.hypervisor,
+        chosen.host,
+        chosen.zone,
+    )
+
+
+async def test_the_room_of_a_hypervisor_shrinks_by_what_is_built_on_it(
+    opened: Opened, spec: BuildSpec
+) -> None:
+    admin = opened(admin=True)
+    before = {host.hypervisor: host.room for host in (await admin.inventory(spec)).hosts}
+    chosen = max(before)
+    request = ServerRequest("contract", an_owner(), spec, hypervisor=chosen)
+
+    await until(admin.get, await admin.create(request), holds=steady)
+
+    after = {host.hypervisor: host.room for host in (await admin.inventory(spec)).hosts}
+    assert before[chosen] is not None
+    assert after[chosen] == before[chosen] - 1
+
+
+async def test_what_fits_nowhere_has_no_room_anywhere(opened: Opened, ground: Ground) -> None:
+    admin = opened(admin=True)
+    spec = await admin.resolve(a_template(ground, flavor=ground.too_big), ())
+
+    hosts = (await admin.inventory(spec)).hosts
+
+    assert hosts
+    assert {host.room for host in hosts} == {0}
+
+
+async def test_a_hypervisor_that_is_not_there_is_a_matter_of_capacity(
+    opened: Opened, spec: BuildSpec
+) -> None:
+    request = ServerRequest("contract", an_owner(), spec, hypervisor="nonesuch")
+
+    with pytest.raises(CapacityRefused, match="nonesuch") as caught:
+        await opened(admin=True).create(request)
+
+    assert caught.value.reason is Reason.NO_VALID_HOST
+
+
+async def test_a_member_may_neither_see_hypervisors_nor_aim_at_one(
+    opened: Opened, cloud: Cloud, spec: BuildSpec
+) -> None:
+    inventory = await cloud.inventory(spec)
+    there = (await opened(admin=True).inventory(spec)).hosts[0].hypervisor
+    request = ServerRequest("contract", an_owner(), spec, hypervisor=there)
+
+    with pytest.raises(AimForbidden):
+        await cloud.create(request)
+
+    assert (inventory.visible, inventory.hosts) == (False, ())
+    assert "os-hypervisors" in inventory.why_not
+    assert (await cloud.list(None)).servers == ()
+
+
+async def test_a_quota_counts_what_is_there_whoever_built_it(
+    opened: Opened, cloud: Cloud, spec: BuildSpec
+) -> None:
+    other = opened(f"other-{uuid.uuid4().hex[:12]}")
+    before = await cloud.quota()
+
+    ident = await other.create(ServerRequest("contract", an_owner(), spec))
+    await until(other.get, ident, holds=steady)  # Nova counts it once it is scheduled
+
+    after = await cloud.quota()
+    assert after.instances == replace(before.instances, used=before.instances.used + 1)
+    assert after.cores.used == before.cores.used + spec.size.vcpus
+    assert after.ram_mb.used == before.ram_mb.used + spec.size.ram_mb
+
+
+async def test_the_size_of_a_flavor_is_told(cloud: Cloud, ground: Ground) -> None:
+    size = (await cloud.resolve(a_template(ground), ())).size
+
+    assert size.vcpus > 0
+    assert size.ram_mb > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,16 @@ from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import Network, Template
-from warmpool.domain.cloud import BuildSpec, NetworkChoice, ServerRequest, ServerState
+from warmpool.domain.cloud import (
+    BuildSpec,
+    FlavorSize,
+    HostRoom,
+    NetworkChoice,
+    Quota,
+    ServerRequest,
+    ServerState,
+    Usage,
+)
 from warmpool.domain.errors import (
     CapacityRefused,
     CloudError,
@@ -137,7 +147,8 @@ async def opened(nova: WrittenNova) -> AsyncIterator[Open]:
             url = str(nova.server.make_url("/v3"))
             entry = {"auth_type": "v3password", "auth": {**auth, "auth_url": url}}
         entry["region_name"] = "Here"
-        for service, path in (("compute", "/v2.1"), ("image", "/glance"), ("network", "/neutron")):
+        paths = {"compute": "/v2.1", "image": "/glance", "network": "/neutron"}
+        for service, path in (paths | {"placement": "/placement"}).items():
             entry[f"{service}_endpoint_override"] = str(nova.server.make_url(path))
         clouds.append(
             open_cloud(
@@ -570,10 +581,20 @@ async def test_a_closed_cloud_does_nothing(nova: WrittenNova, cloud: NovaCloud) 
 
 IMAGES, FLAVORS, NETWORKS = "/glance/v2/images", "/v2.1/flavors", "/neutron/v2.0/networks"
 UUID = "0a3b5c4e-f639-4b37-ad25-7f9b13e8f960"
+A_FLAVOR = {
+    "vcpus": 2,
+    "ram": 512,
+    "disk": 10,
+    "OS-FLV-EXT-DATA:ephemeral": 5,
+    "swap": 1500,
+    "extra_specs": {"hw:x": "1"},
+}
+SIZE = FlavorSize(2, 512, 17, (("hw:x", "1"),))
 
 
 def furnish(nova: WrittenNova) -> None:
     nova.on("GET", FLAVORS, {"flavors": [{"id": "f-1", "name": "m1.small"}]})
+    nova.on("GET", f"{FLAVORS}/f-1", {"flavor": A_FLAVOR})
     nova.on("GET", IMAGES, {"images": [{"id": UUID, "name": "tiny"}]})
     nova.on("GET", NETWORKS, {"networks": [{"id": "n-1", "name": "lan"}]})
 
@@ -596,8 +617,9 @@ async def test_names_become_ids(nova: WrittenNova, cloud: NovaCloud) -> None:
 
     spec = await cloud.resolve(template, ())
 
+    meta = (("a", "1"), ("b", "2"))
     assert spec == BuildSpec(
-        "f-1", UUID, ("n-1",), None, ("web",), "ops", (("a", "1"), ("b", "2")), ("t",), False
+        "f-1", UUID, ("n-1",), None, ("web",), "ops", meta, ("t",), False, SIZE
     )
 
 
@@ -665,4 +687,212 @@ async def test_a_catalogue_that_fails_is_no_missing_name(
     nova.on("GET", IMAGES, refuse(503, "glance is away"))
 
     with pytest.raises(CloudUnavailable, match="list images"):
+        await cloud.resolve(a_template(), ())
+
+
+HYPERVISORS, SERVICES = "/v2.1/os-hypervisors/detail", "/v2.1/os-services"
+CANDIDATES, AGGREGATES = "/placement/allocation_candidates", "/v2.1/os-aggregates"
+
+
+def a_hypervisor(name: str, host: str, **over: Any) -> dict[str, Any]:
+    row = {"id": f"id-{host}", "hypervisor_hostname": name, "service": {"host": host}}
+    return {**row, "state": "up", "status": "enabled", **over}
+
+
+def a_service(host: str, zone: str = "az1", **over: Any) -> dict[str, Any]:
+    return {"host": host, "zone": zone, "state": "up", "status": "enabled", **over}
+
+
+def a_summary(vcpus: int, ram: int, used: int = 0) -> dict[str, Any]:
+    rows = {"VCPU": (vcpus, used), "MEMORY_MB": (ram, 0), "CUSTOM_X": (1, 1)}
+    return {"resources": {name: {"capacity": c, "used": u} for name, (c, u) in rows.items()}}
+
+
+def furnish_hosts(nova: WrittenNova, *hosts: dict[str, Any]) -> None:
+    rows = list(hosts) or [a_hypervisor("h1.lab", "h1"), a_hypervisor("h2.lab", "h2")]
+    nova.on("GET", HYPERVISORS, {"hypervisors": rows})
+    services = [a_service(row["service"]["host"]) for row in rows]
+    nova.on("GET", SERVICES, {"services": services})
+    nova.on("GET", CANDIDATES, {"provider_summaries": {"id-h1": a_summary(16, 4096, used=3)}})
+
+
+def sized(**specs: str) -> BuildSpec:
+    """A flavor of 2 cores and 512 MB with these extra specs, `_` for their colons."""
+    pairs = sorted((key.replace("_", ":", 1), value) for key, value in specs.items())
+    return BuildSpec("f", "i", NetworkChoice.NONE, size=FlavorSize(2, 512, 0, tuple(pairs)))
+
+
+async def test_hypervisors_have_the_room_that_placement_tells(
+    nova: WrittenNova, cloud: NovaCloud
+) -> None:
+    furnish_hosts(nova)
+
+    inventory = await cloud.inventory(sized())
+
+    assert inventory.hosts == (
+        HostRoom("h1.lab", "h1", "az1", 6),
+        HostRoom("h2.lab", "h2", "az1", 0),
+    )
+    asked = {request.path: request for request in nova.asked}
+    assert asked[CANDIDATES].query["resources"] == "MEMORY_MB:512,VCPU:2"
+    assert asked[CANDIDATES].headers["OpenStack-API-Version"] == "placement 1.22"
+    assert asked[HYPERVISORS].headers["OpenStack-API-Version"] == "compute 2.87"
+
+
+@pytest.mark.parametrize(
+    ("over", "service"),
+    [
+        ({"state": "down"}, {}),
+        ({"status": "disabled"}, {}),
+        ({"service": None}, {}),
+        ({"hypervisor_hostname": None}, {}),
+        ({}, {"state": "down"}),
+        ({}, {"status": "disabled"}),
+        ({}, {"zone": None}),
+        ({}, {"host": "elsewhere"}),
+    ],
+)
+async def test_a_hypervisor_that_takes_no_builds_is_not_there(
+    nova: WrittenNova, cloud: NovaCloud, over: dict[str, Any], service: dict[str, Any]
+) -> None:
+    furnish_hosts(nova)
+    nova.on("GET", HYPERVISORS, {"hypervisors": [a_hypervisor("h1.lab", "h1") | over]})
+    nova.on("GET", SERVICES, {"services": [a_service("h1") | service]})
+
+    assert (await cloud.inventory(sized())).hosts == ()
+
+
+async def test_hypervisors_are_read_on_every_page(nova: WrittenNova, cloud: NovaCloud) -> None:
+    furnish_hosts(nova)
+    link = {"rel": "next", "href": "http://x/os-hypervisors?marker=id-h1"}
+    first = {"hypervisors": [a_hypervisor("h1.lab", "h1")], "hypervisors_links": [link]}
+    nova.on("GET", HYPERVISORS, first, {"hypervisors": [a_hypervisor("h2.lab", "h2")]})
+
+    assert [host.host for host in (await cloud.inventory(sized())).hosts] == ["h1", "h2"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [refuse(403, "no"), refuse(406, "old"), refuse(503, "away"), json({}), text("?")],
+    ids=["403", "406", "503", "no summaries", "no JSON"],
+)
+async def test_without_placement_the_room_is_not_known(
+    nova: WrittenNova, cloud: NovaCloud, answer: Handler
+) -> None:
+    furnish_hosts(nova)
+    nova.on("GET", CANDIDATES, answer)
+
+    assert [host.room for host in (await cloud.inventory(sized())).hosts] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [{"resources1_VCPU": "1"}, {"trait_group:X": "required"}, {"hw_cpu_policy": "dedicated"}],
+    ids=str,
+)
+async def test_a_flavor_of_several_groups_has_room_that_is_not_known(
+    nova: WrittenNova, cloud: NovaCloud, specs: dict[str, str]
+) -> None:
+    furnish_hosts(nova)
+    spec = sized(**specs)
+    if "trait_group:X" in specs:
+        size = replace(spec.size, extra_specs=(("trait_group:X", "required"),))
+        spec = replace(spec, size=size)
+
+    assert [host.room for host in (await cloud.inventory(spec)).hosts] == [None, None]
+    assert nova.count("GET", CANDIDATES) == 0
+
+
+async def test_placement_is_asked_for_the_resources_and_traits_of_the_flavor(
+    nova: WrittenNova, cloud: NovaCloud
+) -> None:
+    furnish_hosts(nova)
+
+    await cloud.inventory(
+        sized(resources_CUSTOM_X="1", resources_VCPU="0", trait_A="required", trait_B="forbidden")
+    )
+
+    asked = next(request for request in nova.asked if request.path == CANDIDATES)
+    assert asked.query["resources"] == "CUSTOM_X:1,MEMORY_MB:512"
+    assert asked.query["required"] == "A,!B"
+
+
+async def test_a_flavor_that_asks_for_aggregates_is_aimed_at_their_hosts_alone(
+    nova: WrittenNova, cloud: NovaCloud
+) -> None:
+    furnish_hosts(nova)
+    gold = {"hosts": ["h2"], "metadata": {"tier": "gold"}}
+    nova.on("GET", AGGREGATES, {"aggregates": [gold, {"hosts": ["h1"], "metadata": {}}]})
+
+    spec = sized(aggregate_instance_extra_specs="")
+    wanted = (("aggregate_instance_extra_specs:tier", "gold"),)
+    inventory = await cloud.inventory(replace(spec, size=replace(spec.size, extra_specs=wanted)))
+
+    assert [host.host for host in inventory.hosts] == ["h2"]
+
+
+@pytest.mark.parametrize("path", [HYPERVISORS, SERVICES])
+async def test_credentials_that_may_not_see_hypervisors_are_told_why(
+    nova: WrittenNova, cloud: NovaCloud, path: str
+) -> None:
+    furnish_hosts(nova)
+    nova.on("GET", path, refuse(403, "Policy doesn't allow that to be performed."))
+
+    inventory = await cloud.inventory(sized())
+
+    assert (inventory.visible, inventory.hosts) == (False, ())
+    assert "Policy doesn't allow that" in inventory.why_not
+
+
+async def test_a_nova_that_is_too_old_to_aim_says_so(nova: WrittenNova, cloud: NovaCloud) -> None:
+    nova.newest = "2.60"
+
+    inventory = await cloud.inventory(sized())
+
+    assert (inventory.visible, nova.asked) == (False, [])
+    assert "has 2.60" in inventory.why_not
+
+
+async def test_an_aimed_build_names_the_hypervisor(nova: WrittenNova, cloud: NovaCloud) -> None:
+    nova.on("POST", SERVERS, json({"server": {"id": "new"}}, 202))
+
+    await cloud.create(ServerRequest("vm-1", OWNER, SPEC, hypervisor="h1.lab"))
+
+    assert nova.bodies[-1]["server"]["hypervisor_hostname"] == "h1.lab"
+    assert nova.asked[-1].headers["OpenStack-API-Version"] == "compute 2.74"
+
+
+LIMITS = {
+    "maxTotalInstances": 10,
+    "totalInstancesUsed": 4,
+    "maxTotalCores": -1,
+    "totalCoresUsed": 8,
+    "maxTotalRAMSize": 0,
+    "totalRAMUsed": -5,
+}
+
+
+async def test_a_quota_may_have_no_bound_or_nothing(nova: WrittenNova, cloud: NovaCloud) -> None:
+    nova.on("GET", "/v2.1/limits", {"limits": {"rate": [], "absolute": LIMITS}})
+
+    assert await cloud.quota() == Quota(Usage(4, 10), Usage(8, None), Usage(0, 0))
+
+
+@pytest.mark.parametrize("limits", [{}, {"absolute": {**LIMITS, "totalCoresUsed": "8"}}], ids=str)
+async def test_a_quota_that_cannot_be_read_is_no_quota(
+    nova: WrittenNova, cloud: NovaCloud, limits: dict[str, Any]
+) -> None:
+    nova.on("GET", "/v2.1/limits", {"limits": limits})
+
+    with pytest.raises(CloudUnavailable, match="get limits"):
+        await cloud.quota()
+
+
+async def test_a_flavor_that_goes_while_it_is_looked_up_is_missing(
+    nova: WrittenNova, cloud: NovaCloud
+) -> None:
+    furnish(nova)
+    nova.on("GET", f"{FLAVORS}/f-1", refuse(404, "gone"))
+
+    with pytest.raises(DependencyMissing):
         await cloud.resolve(a_template(), ())

@@ -5,6 +5,7 @@ import pytest
 
 from warmpool.api.names import Reason
 from warmpool.domain.errors import (
+    AimForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -34,7 +35,15 @@ def refused(effect: Effect, status: int, text: str = "so it is") -> CloudError:
         (READ, 403, POLICY.format("servers:detail"), CredentialsRefused),
         (BUILD, 403, POLICY.format("servers:create"), CredentialsRefused),
         (CHANGE, 403, POLICY.format("servers:delete"), CredentialsRefused),
-        (BUILD, 403, POLICY.format("servers:create:forced_host"), RequestRejected),
+        (BUILD, 403, POLICY.format("servers:create:forced_host"), AimForbidden),
+        (
+            BUILD,
+            403,
+            "Policy doesn't allow compute:servers:create:requested_destination to be performed.",
+            AimForbidden,
+        ),
+        (BUILD, 403, POLICY.format("servers:create:zero_disk_flavor"), RequestRejected),
+        (BUILD, 400, "Compute host h-1 could not be found.", CapacityRefused),
         (BUILD, 403, "Maximum number of metadata items exceeds 128", RequestRejected),
         (BUILD, 403, QUOTA, CapacityRefused),
         (BUILD, 403, "Maximum number of ports exceeded", CapacityRefused),

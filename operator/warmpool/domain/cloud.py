@@ -90,6 +90,18 @@ class NetworkChoice(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class FlavorSize:
+    """What one server of a flavor takes."""
+
+    vcpus: int = 0
+    ram_mb: int = 0
+    disk_gb: int = 0
+    """Root, ephemeral and swap together."""
+    extra_specs: tuple[tuple[str, str], ...] = ()
+    """Sorted. Empty also where the credentials may not see them."""
+
+
+@dataclass(frozen=True, slots=True)
 class BuildSpec:
     """The template with all its names resolved."""
 
@@ -104,6 +116,8 @@ class BuildSpec:
     metadata: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
     config_drive: bool = False
+    size: FlavorSize = FlavorSize()
+    """Of the flavor. All zero: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,8 @@ class ServerRequest:
     spec: BuildSpec
     zone: str = ""
     """Availability zone. Empty: Nova chooses."""
+    hypervisor: str = ""
+    """The one to build on, by Nova's name of it. Empty: Nova chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,49 @@ class Topology:
     """Compute host to rack."""
     visible: bool = True
     why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """A hypervisor that takes builds: up and enabled."""
+
+    hypervisor: str
+    """Nova's name of the hypervisor, by which a build is aimed."""
+    host: str
+    """Name of its compute service, by which racks are known."""
+    zone: str
+    room: int | None
+    """Further servers of the flavor that fit on it. None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The hypervisors that builds of one flavor may be aimed at.
+
+    `visible` False: these credentials may not see them; `why_not` says so for people.
+    """
+
+    hosts: tuple[HostRoom, ...] = ()
+    visible: bool = True
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of something the project uses, whoever built it, and may use."""
+
+    used: int
+    limit: int | None
+    """None: without bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the project has of its quota, all its servers counted."""
+
+    instances: Usage
+    cores: Usage
+    ram_mb: Usage
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,6 +5,7 @@ WarmpoolError
     CapacityRefused       hold the zone, try again later; no build attempt is used up
     CloudUnavailable      it did not happen; try again with back-off
     OutcomeUnknown        it may have happened: look for it by owner before trying again
+    AimForbidden          these credentials may choose no host: build without choosing
     RequestRejected       the template's fault: hold the pool until the spec or the cloud changes
     DependencyMissing     a name in the template means nothing there; hold, look again later
     CredentialsRefused    freeze every pool that uses these credentials; condemn nothing
@@ -49,6 +50,12 @@ class CloudUnavailable(CloudError):
 
 class OutcomeUnknown(CloudError):
     """The call may have happened: look for it by owner before trying again."""
+
+
+class AimForbidden(CloudError):
+    """These credentials may not say on which hypervisor to build. Build without saying so."""
+
+    reason = Reason.REQUEST_REJECTED
 
 
 class RequestRejected(CloudError):

@@ -29,7 +29,16 @@ from openstack.warnings import RemovedInSDK60Warning
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.api.v1alpha1.pool import Template
-from warmpool.domain.cloud import BuildSpec, Listing, Server, ServerRequest, ServerState, Topology
+from warmpool.domain.cloud import (
+    BuildSpec,
+    Inventory,
+    Listing,
+    Quota,
+    Server,
+    ServerRequest,
+    ServerState,
+    Topology,
+)
 from warmpool.domain.errors import (
     CloudConfigInvalid,
     CloudError,
@@ -39,9 +48,10 @@ from warmpool.domain.errors import (
     RequestRejected,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
+from warmpool.effects import nova_inventory, nova_resolve
 from warmpool.effects import nova_messages as messages
-from warmpool.effects import nova_resolve
 from warmpool.effects.nova_calls import (
+    AIM_VERSION,
     BASE_VERSION,
     READ_VERSION,
     Answer,
@@ -59,8 +69,12 @@ Observe = Callable[[str, float, str], None]
 """Told of every call: its name, its seconds with the wait for a thread, and "ok" or the name of
 the error class ("CancelledError" too)."""
 
-VERSIONED_PATHS: Final = {Service.IMAGE: "/v2", Service.NETWORK: "/v2.0"}
+VERSIONED_PATHS: Final = {Service.IMAGE: "/v2", Service.NETWORK: "/v2.0", Service.PLACEMENT: ""}
 """What a catalogue's endpoint may or may not end with already. Nova's is always versioned."""
+
+
+MAX_MAJOR: Final = 99
+"""Beyond any version of Nova's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +169,7 @@ class NovaCloud:
             method="POST",
             effect=Effect.BUILD,
             json={"server": messages.server_body(request, self._installation)},
+            version=AIM_VERSION if request.hypervisor else BASE_VERSION,
             withheld=(user_data,) if user_data else (),
         )
         server = await self._ask(call, messages.created)
@@ -207,6 +222,20 @@ class NovaCloud:
         """Racks of the hosts, from the host aggregates."""
         return await self._ask(Call("list aggregates", "/os-aggregates"), messages.topology)
 
+    async def inventory(self, spec: BuildSpec) -> Inventory:
+        """The hypervisors that take builds, and their room."""
+        call = Call("look for compute service", "")
+        newest = await self._run(call, lambda _: self._wire.newest(call))
+        if newest < AIM_VERSION:
+            has, needs = (f"{version[0]}.{version[1]}" for version in (newest, AIM_VERSION))
+            why = f"Nova here has {has}: builds can be aimed at hypervisors from {needs} on"
+            return Inventory(visible=False, why_not=why)
+        return await nova_inventory.inventory(spec.size, self.answer)
+
+    async def quota(self) -> Quota:
+        """What the project may have and what it uses."""
+        return await self._ask(Call("get limits", "/limits"), messages.quota)
+
     async def rebuild(self, server: ServerId, image_id: str) -> None:
         """Build a server anew in its place."""
         await self._change("rebuild server", server, "action", {"rebuild": {"imageRef": image_id}})
@@ -224,6 +253,10 @@ class NovaCloud:
     async def body(self, call: Call) -> bytes | None:
         """Body of a good answer to a reading call, or None for 404: see `nova_calls.Lookup`."""
         return await self._ask(call, messages.found)
+
+    async def answer(self, call: Call) -> Answer:
+        """Whatever is answered to a reading call."""
+        return await self._ask(call, lambda answer: answer)
 
     async def has(self, service: Service) -> bool:
         """Whether the catalogue has the service."""
@@ -358,7 +391,7 @@ class _Wire:
                 json=call.json,
                 headers={"Accept": "application/json"},
                 microversion=version,
-                microversion_service_type="compute",
+                microversion_service_type=call.service.value,
                 raise_exc=False,
                 redirect=False,
                 connect_retries=0,
@@ -380,6 +413,13 @@ class _Wire:
             call = Call(f"look for {service.value} service", "", service=service)
             raise _not_sent(call, error) from error
 
+    def newest(self, call: Call) -> Microversion:
+        """The newest microversion that Nova has."""
+        try:
+            return self._nova((MAX_MAJOR, 0))[1]
+        except (login.ClientException, *_NETWORK_ERRORS) as error:
+            raise _not_sent(call, error) from error
+
     def close(self) -> None:
         """Close idle connections."""
         self._session.session.close()
@@ -391,6 +431,7 @@ class _Wire:
             base, version = self._nova(call.version)
         else:
             base = _versioned(self._adapters[call.service].get_endpoint(), call.service)
+            version = call.version if call.service is Service.PLACEMENT else None
         query = f"?{urlencode(call.query)}" if call.query else ""
         return f"{base}{call.path}{query}", version and f"{version[0]}.{version[1]}"
 

@@ -12,6 +12,19 @@ BASE_VERSION: Final[Microversion] = (2, 52)
 create came last of what we need (networks auto and none 2.37, tags in lists 2.26). Not more, since
 a newer version only refuses more."""
 
+AIM_VERSION: Final[Microversion] = (2, 74)
+"""Asked for where a server is to be built on a named hypervisor."""
+
+HYPERVISORS_VERSION: Final[Microversion] = (2, 87)
+"""Asked for where hypervisors are listed. From 2.88 on Nova asks each of them, and one that is dead
+makes the whole call a 500 after its time-out."""
+
+FLAVOR_VERSION: Final[Microversion] = (2, 61)
+"""Asked for where a flavor is read: from here on its extra specs come with it."""
+
+PLACEMENT_VERSION: Final[Microversion] = (1, 22)
+"""Asked of Placement (Rocky, 2018): traits may be forbidden from here on."""
+
 READ_VERSION: Final[Microversion] = (2, 90)
 """Asked for where servers are read, if the cloud has it: members see the host name of a server
 from 2.90 on, and from 2.69 on Nova owns up to servers whose cell does not answer."""
@@ -23,6 +36,7 @@ class Service(StrEnum):
     COMPUTE = "compute"
     IMAGE = "image"
     NETWORK = "network"
+    PLACEMENT = "placement"
 
 
 class Effect(Enum):
@@ -50,7 +64,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     json: object = None
     version: Microversion = BASE_VERSION
-    """Microversion of Nova. Above BASE_VERSION: as far as the cloud has it."""
+    """Microversion, of Nova and Placement. Above BASE_VERSION: as far as Nova has it."""
     withheld: tuple[str, ...] = ()
     """Values of the request that no message may repeat."""
 

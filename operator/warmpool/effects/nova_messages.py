@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
-from warmpool.domain.cloud import NetworkChoice, Server, ServerRequest, Topology
+from warmpool.domain.cloud import NetworkChoice, Quota, Server, ServerRequest, Topology, Usage
 from warmpool.domain.errors import CloudUnavailable, OutcomeUnknown
 from warmpool.domain.ids import InstallationId, ServerId
 from warmpool.effects.nova_calls import Answer
@@ -41,6 +41,7 @@ def server_body(request: ServerRequest, installation: InstallationId) -> dict[st
         "metadata": dict(spec.metadata),
         "security_groups": [{"name": name} for name in spec.security_groups],
         "user_data": spec.user_data,
+        "hypervisor_hostname": request.hypervisor,
     }
     return {
         "name": request.name,
@@ -96,6 +97,21 @@ def one_server(answer: Answer, *, installation: InstallationId) -> Server | None
 def page(answer: Answer, *, installation: InstallationId) -> Page:
     """One page of a listing."""
     return read_page(good(answer).body, answer.date, installation)
+
+
+def quota(answer: Answer) -> Quota:
+    """The project's limits and what it uses of them. -1 is Nova's way to say: without bound."""
+    limits = as_object(good(answer).body, "limits").get("absolute")
+    if not isinstance(limits, dict):
+        raise CloudUnavailable(f"{answer.call.name}: the answer has no absolute limits")
+
+    def usage(what: str, size: str) -> Usage:
+        limit, used = limits.get(f"maxTotal{size}"), limits.get(f"total{what}Used")
+        if not isinstance(limit, int) or not isinstance(used, int):
+            raise CloudUnavailable(f"{answer.call.name}: the answer lacks the limit of {what}")
+        return Usage(max(used, 0), limit if limit >= 0 else None)
+
+    return Quota(usage("Instances", "Instances"), usage("Cores", "Cores"), usage("RAM", "RAMSize"))
 
 
 def topology(answer: Answer) -> Topology:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER, Reason
-from warmpool.domain.cloud import FaultClass, Server, ServerFault, ServerState
+from warmpool.domain.cloud import FaultClass, FlavorSize, Server, ServerFault, ServerState
 from warmpool.domain.errors import CloudUnavailable
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 
@@ -342,6 +342,25 @@ def _next_marker(parsed: Mapping[str, object], key: str) -> str | None:
             raise CloudUnavailable("Nova's link to the next page names no marker")
         return markers[0]
     return None
+
+
+def read_size(flavor: Mapping[str, object]) -> FlavorSize:
+    """What one server of a flavor takes. Swap is in MiB, and counts as disk in whole GiB."""
+    disk = number(flavor, "disk") + number(flavor, "OS-FLV-EXT-DATA:ephemeral")
+    specs = flavor.get("extra_specs")
+    pairs = specs.items() if isinstance(specs, dict) else ()
+    return FlavorSize(
+        vcpus=number(flavor, "vcpus"),
+        ram_mb=number(flavor, "ram"),
+        disk_gb=disk + -(-number(flavor, "swap") // 1024),
+        extra_specs=tuple(sorted((str(k), v) for k, v in pairs if isinstance(v, str))),
+    )
+
+
+def number(record: Mapping[str, object], key: str) -> int:
+    """A count of something, 0 for garbage."""
+    value = record.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def read_racks(body: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Final
 from warmpool.api.names import Reason
 from warmpool.domain.cloud import FaultClass
 from warmpool.domain.errors import (
+    AimForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -28,6 +29,8 @@ REFUSALS: Final = range(400, 500)
 
 _POLICY: Final = re.compile(r"policy doesn't allow (\S+) to be performed", re.IGNORECASE)
 _WHOLE_CALL: Final = re.compile(r"os_compute_api:[a-z-]+:(create|delete|rebuild)")
+_AIM: Final = re.compile(r"[a-z_]+:servers:create:(requested_destination|forced_host)")
+_NO_SUCH_HOST: Final = re.compile(r"^Compute host \S+ could not be found", re.IGNORECASE)
 
 
 def refusal(answer: Answer) -> CloudError:
@@ -37,8 +40,8 @@ def refusal(answer: Answer) -> CloudError:
     effect, status = answer.call.effect, answer.status
     if status >= SERVER_ERROR or status == REQUEST_TIMEOUT:
         return CloudUnavailable(said) if effect is Effect.NONE else OutcomeUnknown(said)
-    if status == UNAUTHORIZED or (status == FORBIDDEN and _whole_call_forbidden(effect, text)):
-        return CredentialsRefused(said)
+    if kind := _not_allowed(effect, status, text):
+        return kind(said)
     if reason := _capacity(effect, status, text):
         return CapacityRefused(said, reason=reason)
     if status in RATE_LIMITS:
@@ -55,18 +58,24 @@ def _capacity(effect: Effect, status: int, text: str) -> Reason | None:
     """
     if effect is not Effect.BUILD:
         return None
+    if _NO_SUCH_HOST.match(text):
+        return Reason.NO_VALID_HOST
     fault = read_fault(text)
     if fault.kind is FaultClass.CAPACITY:
         return fault.reason
     return Reason.RATE_LIMITED if status in RATE_LIMITS else None
 
 
-def _whole_call_forbidden(effect: Effect, text: str) -> bool:
-    """A role that may not make this call at all, against one wish in it that the role may not have.
+def _not_allowed(effect: Effect, status: int, text: str) -> type[CloudError] | None:
+    """A role that may not make this call at all, or that may not have one wish in it.
 
-    Only the latter (a named host, say) is the template's fault. Too much metadata is a 403 too.
+    Only the former is the credentials' fault as a whole. Too much metadata is a 403 too.
     """
-    if effect is Effect.NONE:
-        return True
-    policy = _POLICY.search(text)
-    return policy is not None and _WHOLE_CALL.fullmatch(policy[1]) is not None
+    if status == UNAUTHORIZED or (status == FORBIDDEN and effect is Effect.NONE):
+        return CredentialsRefused
+    policy = _POLICY.search(text) if status == FORBIDDEN else None
+    if policy is None:
+        return None
+    if _AIM.fullmatch(policy[1]):
+        return AimForbidden
+    return CredentialsRefused if _WHOLE_CALL.fullmatch(policy[1]) else None

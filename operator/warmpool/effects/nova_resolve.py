@@ -6,11 +6,17 @@ from urllib.parse import quote
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import Template
-from warmpool.domain.cloud import BuildSpec, NetworkChoice
+from warmpool.domain.cloud import BuildSpec, FlavorSize, NetworkChoice
 from warmpool.domain.errors import DependencyMissing
-from warmpool.effects.nova_calls import Call, Lookup, Service
+from warmpool.effects.nova_calls import FLAVOR_VERSION, Call, Lookup, Service
 from warmpool.effects.nova_names import Named, Wanted, choose, missing
-from warmpool.effects.nova_reading import as_objects, next_marker, whole_object
+from warmpool.effects.nova_reading import (
+    as_object,
+    as_objects,
+    next_marker,
+    read_size,
+    whole_object,
+)
 
 PAGE: Final = "1000"
 """Things per page: the default maximum of Nova and Glance."""
@@ -22,7 +28,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 async def resolve(template: Template, zones: tuple[str, ...], lookup: Lookup) -> BuildSpec:
     """The contract of `Cloud.resolve`. One thing after the other: the first that fails is told."""
-    flavor = await _flavor(template.flavor, lookup)
+    flavor, size = await _flavor(template.flavor, lookup)
     image = await _image(template.image, lookup)
     networks = await _networks(template, lookup)
     key_pair = await _key_pair(template.key_pair, lookup)
@@ -36,10 +42,11 @@ async def resolve(template: Template, zones: tuple[str, ...], lookup: Lookup) ->
         metadata=tuple(sorted(template.metadata.items())),
         tags=tuple(template.tags),
         config_drive=template.config_drive,
+        size=size,
     )
 
 
-async def _flavor(value: str, lookup: Lookup) -> str:
+async def _flavor(value: str, lookup: Lookup) -> tuple[str, FlavorSize]:
     wanted = Wanted("flavor", value, "spec.template.flavor", Reason.FLAVOR_NOT_FOUND)
     flavors = [
         _named(record) for record in await _all(lookup, Call("list flavors", "/flavors"), "flavors")
@@ -47,7 +54,11 @@ async def _flavor(value: str, lookup: Lookup) -> str:
     found = choose(wanted, flavors)
     if found is None:
         raise missing(wanted, (flavor.name for flavor in flavors))
-    return found
+    call = Call("get flavor", f"/flavors/{quote(found, safe='')}", version=FLAVOR_VERSION)
+    body = await lookup.body(call)
+    if body is None:  # deleted between the two calls
+        raise missing(wanted, (flavor.name for flavor in flavors if flavor.id != found))
+    return found, read_size(as_object(body, "flavor"))
 
 
 async def _image(value: str, lookup: Lookup) -> str:

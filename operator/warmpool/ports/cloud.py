@@ -5,7 +5,15 @@ from datetime import datetime
 from typing import Protocol
 
 from warmpool.api.v1alpha1.pool import Template
-from warmpool.domain.cloud import BuildSpec, Listing, Server, ServerRequest, Topology
+from warmpool.domain.cloud import (
+    BuildSpec,
+    Inventory,
+    Listing,
+    Quota,
+    Server,
+    ServerRequest,
+    Topology,
+)
 from warmpool.domain.ids import ServerId, VmUid
 
 
@@ -37,7 +45,9 @@ class Cloud(Protocol):
         """POST one server, marked with our installation and its owner.
 
         Raises:
-            CapacityRefused: quota (QUOTA_EXCEEDED), rate limit (RATE_LIMITED), no valid host.
+            CapacityRefused: quota (QUOTA_EXCEEDED), rate limit (RATE_LIMITED), no valid host, or no
+                hypervisor of the name that was asked for (NO_VALID_HOST).
+            AimForbidden: a hypervisor was asked for, and these credentials may not.
             RequestRejected: Nova calls the request wrong (400, 404 of a thing it names).
             OutcomeUnknown: the answer was lost; the server may come to be, even much later.
         """
@@ -93,6 +103,20 @@ class Cloud(Protocol):
 
     async def topology(self) -> Topology:
         """Racks of the hosts, as far as the credentials may see them."""
+        ...
+
+    async def inventory(self, spec: BuildSpec) -> Inventory:
+        """The hypervisors that take builds, and how many servers of `spec.size` fit on each.
+
+        A server takes room once it is scheduled: some seconds after `create`.
+        """
+        ...
+
+    async def quota(self) -> Quota:
+        """What the project may have and what it uses, servers that are not ours included.
+
+        Nova counts a server once it is scheduled: some seconds after `create`.
+        """
         ...
 
     async def close(self) -> None:

@@ -9,7 +9,15 @@ from datetime import datetime
 
 from warmpool.api.names import Kind
 from warmpool.api.v1alpha1.pool import Template
-from warmpool.domain.cloud import BuildSpec, Listing, Server, ServerRequest, Topology
+from warmpool.domain.cloud import (
+    BuildSpec,
+    Inventory,
+    Listing,
+    Quota,
+    Server,
+    ServerRequest,
+    Topology,
+)
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.ids import Ref, ServerId, VmUid
 from warmpool.ports.cloud import Cloud
@@ -108,6 +116,12 @@ class FencedCloud:
 
     async def topology(self) -> Topology:
         return await self._cloud.topology()
+
+    async def inventory(self, spec: BuildSpec) -> Inventory:
+        return await self._cloud.inventory(spec)
+
+    async def quota(self) -> Quota:
+        return await self._cloud.quota()
 
     async def close(self) -> None:
         await self._cloud.close()

@@ -19,15 +19,21 @@ from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.cloud import (
     BuildSpec,
     FaultClass,
+    FlavorSize,
+    HostRoom,
+    Inventory,
     Listing,
     NetworkChoice,
+    Quota,
     Server,
     ServerFault,
     ServerRequest,
     ServerState,
     Topology,
+    Usage,
 )
 from warmpool.domain.errors import (
+    AimForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -43,11 +49,13 @@ from warmpool.sim.errors import Refused
 from warmpool.sim.forms import read_build, read_metadata
 from warmpool.sim.listing import Query, status_of
 from warmpool.sim.nova import Nova
+from warmpool.sim.scheduler import room_on, suits
+from warmpool.sim.spec import UNLIMITED, FlavorSpec
 
 T = TypeVar("T")
 
 SERVERS: Final = "/compute/v2.1/servers"
-CREATE_VERSION: Final = (2, 52)
+CREATE_VERSION: Final = (2, 74)
 """The microversion in which servers are asked for."""
 MAX_TEXT: Final = 500
 """Characters of a text of Nova's that goes further."""
@@ -65,6 +73,7 @@ _CAPACITY: Final = (
     ("quota exceeded", Reason.QUOTA_EXCEEDED),
     ("no valid host was found", Reason.NO_VALID_HOST),
     ("group policy was violated", Reason.NO_VALID_HOST),
+    ("compute host ", Reason.NO_VALID_HOST),
 )
 """Texts of faults that speak of capacity. Any other is the server's own."""
 
@@ -107,7 +116,10 @@ class SimCloud:
             "GET",
             "/compute/v2.1/flavors",
             lambda: BuildSpec(
-                flavor_id=_choose(flavors, template.flavor, "flavor", Reason.FLAVOR_NOT_FOUND),
+                flavor_id=(
+                    flavor := _choose(flavors, template.flavor, "flavor", Reason.FLAVOR_NOT_FOUND)
+                ),
+                size=size_of(world.flavors[flavor]),
                 image_id=_choose(images, template.image, "image", Reason.IMAGE_NOT_FOUND),
                 networks=self._networks(template),
                 security_groups=tuple(template.security_groups),
@@ -209,6 +221,46 @@ class SimCloud:
         racks = {host.name: host.spec.rack for host in hosts}
         return await self._call("GET", "/compute/v2.1/os-aggregates", lambda: Topology(racks))
 
+    async def inventory(self, spec: BuildSpec) -> Inventory:
+        """Hypervisors that take builds, and their room."""
+        path = "/compute/v2.1/os-hypervisors/detail"
+        if not self._admin:
+            await self._call("GET", path, lambda: None)
+            rule = "os_compute_api:os-hypervisors:list-detail"
+            why = f"these credentials may not see hypervisors: Policy doesn't allow {rule}"
+            return Inventory(visible=False, why_not=why)
+        world = self._nova.world
+        flavor = world.flavors.get(spec.flavor_id)
+        return await self._call(
+            "GET",
+            path,
+            lambda: Inventory(
+                tuple(
+                    HostRoom(host.name, host.name, host.spec.zone, room_on(host, flavor))
+                    for host in world.hosts.values()
+                    if world.is_up(host) and not host.disabled
+                    if flavor is None or suits(host, flavor)
+                )
+            ),
+        )
+
+    async def quota(self) -> Quota:
+        """What the project may have and what it uses."""
+        project = self._project
+
+        def usage(used: int, limit: int) -> Usage:
+            return Usage(used, None if limit == UNLIMITED else limit)
+
+        return await self._call(
+            "GET",
+            "/compute/v2.1/limits",
+            lambda: Quota(
+                usage(project.instances, project.quota.instances),
+                usage(project.cores, project.quota.cores),
+                usage(project.ram_mb, project.quota.ram_mb),
+            ),
+        )
+
     async def close(self) -> None:
         """There is nothing to free."""
 
@@ -253,6 +305,7 @@ class SimCloud:
         }
         wishes = {
             "availability_zone": request.zone,
+            "hypervisor_hostname": request.hypervisor,
             "user_data": spec.user_data,
             "key_name": spec.key_pair,
             "security_groups": [{"name": name} for name in spec.security_groups],
@@ -377,6 +430,8 @@ def translate(refused: Refused, what: str, *, builds: bool, changes: bool) -> Cl
         return OutcomeUnknown(said) if changes else CloudUnavailable(said)
     if code == 401:  # noqa: PLR2004 - HTTP
         return CredentialsRefused(said)
+    if builds and "requested_destination" in refused.message:
+        return AimForbidden(said)
     if builds and (reason := _capacity(refused.message)):
         return CapacityRefused(said, reason=reason)
     if code in {413, 429}:
@@ -388,6 +443,12 @@ def translate(refused: Refused, what: str, *, builds: bool, changes: bool) -> Cl
 def _capacity(text: str) -> Reason | None:
     lowered = text.lower()
     return next((reason for known, reason in _CAPACITY if known in lowered), None)
+
+
+def size_of(flavor: FlavorSpec) -> FlavorSize:
+    """What one server of a flavor takes."""
+    specs = tuple(sorted(flavor.extra_specs.items()))
+    return FlavorSize(flavor.vcpus, flavor.ram_mb, flavor.disk_gb, specs)
 
 
 def read_fault(server: truth.Server) -> ServerFault | None:

@@ -31,6 +31,7 @@ def add_routes(app: web.Application) -> None:
     for collection in ABSENT:
         get(f"/network/v2.0/{collection}", guarded(none))
     get("/placement/resource_providers", guarded(providers))
+    get("/placement/allocation_candidates", guarded(candidates))
     get("/placement/resource_providers/{id}", guarded(provider))
     get("/placement/resource_providers/{id}/inventories", guarded(inventories))
     get("/placement/resource_providers/{id}/usages", guarded(usages))
@@ -230,13 +231,16 @@ async def inventories(call: Call) -> web.Response:
     )
     if refused or host is None:
         return refused or _no_provider(call)
+    return answer({"resource_provider_generation": 1, "inventories": _inventories(host)})
+
+
+def _inventories(host: Host) -> dict[str, dict[str, Any]]:
     spec = host.spec
-    rows = {
+    return {
         "VCPU": _inventory(spec.vcpus, 0, spec.cpu_ratio),
         "MEMORY_MB": _inventory(spec.ram_mb, spec.reserved_ram_mb, 1.0),
         "DISK_GB": _inventory(spec.disk_gb, 0, 1.0),
     }
-    return answer({"resource_provider_generation": 1, "inventories": rows})
 
 
 def _inventory(total: int, reserved: int, ratio: float) -> dict[str, Any]:
@@ -248,5 +252,52 @@ async def usages(call: Call) -> web.Response:
     refused, host = _forbidden(call, "placement:resource_providers:usages"), _provider(call)
     if refused or host is None:
         return refused or _no_provider(call)
-    used = {"VCPU": host.vcpus_used, "MEMORY_MB": host.ram_used, "DISK_GB": host.disk_used}
-    return answer({"resource_provider_generation": 1, "usages": used})
+    return answer({"resource_provider_generation": 1, "usages": _used(host)})
+
+
+def _used(host: Host) -> dict[str, int]:
+    return {"VCPU": host.vcpus_used, "MEMORY_MB": host.ram_used, "DISK_GB": host.disk_used}
+
+
+async def candidates(call: Call) -> web.Response:
+    """Providers with room for these resources, and what they have left. Any trait will do."""
+    refused = _forbidden(call, "placement:allocation_candidates:list")
+    asked = _resources(call.query.get("resources", ""))
+    if refused or not asked:
+        detail = "Badly formed resources parameter. Expected resources query string parameter"
+        return refused or answer({"errors": [{"status": 400, "detail": detail}]}, 400)
+    hosts = call.nova.world.hosts.values()
+    fit = {host.id: _left(host) for host in hosts if _takes(host, asked)}
+    return answer(
+        {
+            "allocation_requests": [{"allocations": {i: {"resources": asked}}} for i in fit],
+            "provider_summaries": {ident: {"resources": rows} for ident, rows in fit.items()},
+        }
+    )
+
+
+def _resources(text: str) -> dict[str, int]:
+    pairs = [part.partition(":")[::2] for part in text.split(",")]
+    return {name: int(amount) for name, amount in pairs if amount.isdecimal()}
+
+
+def _left(host: Host) -> dict[str, dict[str, int]]:
+    used = _used(host)
+    return {
+        name: {
+            "capacity": int((row["total"] - row["reserved"]) * row["allocation_ratio"]),
+            "used": used[name],
+        }
+        for name, row in _inventories(host).items()
+    }
+
+
+def _takes(host: Host, asked: dict[str, int]) -> bool:
+    """One server may not take more than there really is, whatever is sold beyond that."""
+    rows, most = _left(host), _inventories(host)
+    return all(
+        name in rows
+        and amount <= most[name]["max_unit"]
+        and rows[name]["used"] + amount <= rows[name]["capacity"]
+        for name, amount in asked.items()
+    )

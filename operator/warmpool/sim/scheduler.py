@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from warmpool.sim.spec import FlavorSpec
 from warmpool.sim.world import Group, Host, Server, World
 
 NO_HOST = "No valid host was found. There are not enough hosts available."
@@ -66,6 +67,20 @@ def fits(host: Host, server: Server) -> bool:
     return _has_room(host, server, Round())
 
 
+def room_on(host: Host, flavor: FlavorSpec | None) -> int:
+    """How many further servers of the flavor the host takes."""
+    if flavor is None:
+        return 0
+    spec = host.spec
+    rooms = (
+        (int(spec.vcpus * spec.cpu_ratio) - host.vcpus_used) // flavor.vcpus,
+        (spec.ram_mb - spec.reserved_ram_mb - host.ram_used) // flavor.ram_mb,
+        (spec.disk_gb - host.disk_used) // flavor.disk_gb if flavor.disk_gb else None,
+    )
+    fits = flavor.vcpus <= spec.vcpus
+    return max(0, min(room for room in rooms if room is not None)) if fits else 0
+
+
 def group_full(world: World, server: Server, host: Host) -> bool:
     """The check that the hypervisor itself makes, late: members that are on it already."""
     group = world.groups.get(server.group or "")
@@ -94,7 +109,7 @@ def _passes(  # noqa: PLR0913, PLR0917 - the filters and what they look at
         return False
     return (
         _has_room(host, server, round_)
-        and _aggregate_matches(host, server)
+        and suits(host, server.flavor)
         and _group_allows(host, wish.group, round_, members)
     )
 
@@ -111,11 +126,12 @@ def _has_room(host: Host, server: Server, round_: Round) -> bool:
     )
 
 
-def _aggregate_matches(host: Host, server: Server) -> bool:
+def suits(host: Host, flavor: FlavorSpec) -> bool:
+    """Whether the host's aggregates have what the flavor asks of them."""
     metadata = {"rack": host.spec.rack, "availability_zone": host.spec.zone}
     return all(
         metadata.get(key.removeprefix(SCOPE)) == value
-        for key, value in server.flavor.extra_specs.items()
+        for key, value in flavor.extra_specs.items()
         if key.startswith(SCOPE)
     )
 
