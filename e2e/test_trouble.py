@@ -47,7 +47,7 @@ def test_a_vm_whose_guest_never_answers_is_replaced(sandbox: Sandbox, simulator:
 def test_a_pool_whose_guests_never_answer_says_so(sandbox: Sandbox, simulator: Simulator) -> None:
     wrong = {"tcpSocket": {"port": simulator.guest_port + 1}}
     pool = sandbox.pool("data", 1, health={"launchTimeout": "2s", "probe": wrong})
-    sandbox.await_status(pool, "lastFailure.reason", "LaunchTimeout")
+    sandbox.await_status(pool, "lastFailure.reason", "ProbeFailed")
     failure = sandbox.status(pool)["lastFailure"]
     assert "2s" in failure["message"]
     sandbox.change(pool, {"health": {"launchTimeout": "5m", "probe": simulator.probe()}})

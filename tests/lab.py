@@ -14,6 +14,7 @@ from typing import Any, Self
 from builders import a_pool_body
 from doubles.cluster import FakeCluster
 from warmpool.api.names import TAG_OWNER, Kind
+from warmpool.api.v1alpha1.pool import HTTPGet
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.ports.cloud import Cloud
@@ -42,8 +43,11 @@ class Answering:
     def __init__(self, nova: Nova) -> None:
         self._nova = nova
 
-    async def tcp(self, address: str, port: int) -> bool:
-        return port > 0 and self._nova.answers(address)
+    async def tcp(self, address: str, port: int) -> str:
+        return "" if self._nova.answers(address) else f"port {port} does not answer"
+
+    async def http(self, address: str, ask: HTTPGet) -> str:
+        return "" if self._nova.answers(address) else f"port {ask.port} does not answer HTTP"
 
 
 class Lab:
@@ -197,6 +201,10 @@ class Lab:
         """Status and reason of a pool's condition."""
         conditions = self.status(pool).get("conditions", [])
         return next(((c["status"], c["reason"]) for c in conditions if c["type"] == kind), ("", ""))
+
+    def notes(self, reason: str) -> list[str]:
+        """What the Events of a reason say."""
+        return [e["note"] for _, e in self.cluster.events if e["reason"] == reason]
 
     def vms(self) -> Iterator[tuple[Ref, Body]]:
         yield from self.cluster.peek(Kind.WARM_VM).items()

@@ -594,3 +594,20 @@ async def test_the_size_of_a_flavor_is_told(cloud: Cloud, ground: Ground) -> Non
 
     assert size.vcpus > 0
     assert size.ram_mb > 0
+
+
+async def test_no_host_is_dead_in_a_cloud_that_is_whole(opened: Opened) -> None:
+    """A member may not ask, and hears of none."""
+    assert await opened(admin=True).down_hosts() == frozenset()
+    assert await opened().down_hosts() == frozenset()
+
+
+async def test_a_server_that_runs_has_a_console(cloud: Cloud, running: Server) -> None:
+    text = await cloud.console(running.id, 2)
+    assert text.strip()
+    assert len(text.strip().splitlines()) <= 2 or "FAKE CONSOLE" in text
+
+
+async def test_what_never_was_has_an_empty_console(cloud: Cloud) -> None:
+    assert await cloud.console(NOWHERE, 10) == ""
+    assert await cloud.console(ServerId("never-was"), 10) == ""

@@ -195,6 +195,14 @@ BASE64_REMEDY = "userData must be base64 without line breaks: encode it"
         ),
         pytest.param(a_pool(health={"probe": PROBE}), id="probe-where-nova-chooses"),
         pytest.param(a_pool(health={"launchTimeout": "1h30m"}), id="compound-duration"),
+        pytest.param(
+            a_pool(health={"probe": {"httpGet": {"port": 80, "path": "/up?x=1"}}}), id="http-probe"
+        ),
+        pytest.param(
+            a_pool(health={"probe": {"none": {}}}, template={"networks": []}), id="no-probe"
+        ),
+        pytest.param(a_pool(health={"maxUnhealthy": 3}), id="number-of-unhealthy"),
+        pytest.param(a_pool(health={"maxUnhealthy": "35%"}), id="share-of-unhealthy"),
         pytest.param(a_pool(refill={"maxPerCycle": 10}), id="refill"),
         pytest.param(a_claim(), id="claim"),
         pytest.param(a_claim(name="c" * 63), id="claim-name-of-63"),
@@ -282,6 +290,36 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
             "spec.health.launchTimeout",
             f"launchTimeout {DURATION_REMEDY}",
             id="no-time-to-launch",
+        ),
+        pytest.param(
+            a_pool(health={"probe": PROBE | {"httpGet": {"port": 80}}}),
+            "spec.health.probe",
+            "one of tcpSocket, httpGet and none: keep one of them",
+            id="two-probes",
+        ),
+        pytest.param(
+            a_pool(health={"probe": {}}),
+            "spec.health.probe",
+            "one of tcpSocket, httpGet and none",
+            id="probe-of-nothing",
+        ),
+        pytest.param(
+            a_pool(health={"probe": {"httpGet": {"port": 80, "path": "up"}}}),
+            "spec.health.probe.httpGet.path",
+            "should match",
+            id="path-without-slash",
+        ),
+        pytest.param(
+            a_pool(health={"maxUnhealthy": "120%"}),
+            "spec.health.maxUnhealthy",
+            "write it like 5 or 20%",
+            id="more-than-all",
+        ),
+        pytest.param(
+            a_pool(health={"maxUnhealthy": -1}),
+            "spec.health.maxUnhealthy",
+            "greater than or equal to 0",
+            id="less-than-none",
         ),
         pytest.param(
             a_pool(refill={"maxPerCycle": 10, "cycle": "0h0m"}),

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from warmpool.api.crd import KEYWORDS, UnsupportedSchemaError, crd, structural_schema
 from warmpool.api.names import Kind
 from warmpool.api.v1alpha1 import KINDS
+from warmpool.api.v1alpha1.base import SHARE_PATTERN, Share
 from warmpool.api.v1alpha1.extras import EXTRAS, Column, Extras, Rule
 from warmpool.tools import crds as tool
 
 CRDS = {model.kind: crd(model, model.kind) for model in KINDS}
 EXTENSIONS = {
+    "x-kubernetes-int-or-string",
+    "anyOf",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-validations",
@@ -70,13 +73,16 @@ def test_check_and_write_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
 def test_every_node_is_structural(kind: Kind, path: str, node: dict[str, Any]) -> None:
     assert node_at(kind, path) == node
     assert node.keys() - set(KEYWORDS) <= EXTENSIONS
+    if node.get("x-kubernetes-int-or-string"):
+        assert node["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+        return
     assert node["type"] in {"object", "array", "string", "integer", "boolean"}
     if node["type"] == "array":
         assert node["x-kubernetes-list-type"] in {"atomic", "set", "map"}
     if node["type"] == "integer":
         assert node["format"] in {"int32", "int64"}
     if node["type"] == "object":
-        assert node.get("properties") or node.get("additionalProperties")
+        assert "properties" in node or node.get("additionalProperties")
 
 
 @pytest.mark.parametrize(("kind", "path", "node"), ALL_NODES)
@@ -91,7 +97,7 @@ def test_every_field_has_one_line_of_words(kind: Kind, path: str, node: dict[str
 def test_what_a_rule_may_walk_is_bounded(kind: Kind, path: str, node: dict[str, Any]) -> None:
     """The API server refuses a CRD whose rules could cost too much, by these very bounds."""
     assert kind in EXTRAS
-    if node["type"] == "array":
+    if node.get("type") == "array":
         assert "maxItems" in node, path
 
 
@@ -180,8 +186,13 @@ class Plain(Documented):
 
 
 class Union(Documented):
-    spec: int | str
+    spec: bool | str
     """Two types."""
+
+
+class Number(Documented):
+    spec: Share
+    """How many."""
 
 
 class Open(Documented):
@@ -238,6 +249,13 @@ def test_what_no_crd_can_say_fails_the_build(model: type[BaseModel], complaint: 
 def test_extras_for_a_field_that_is_not_there_fail_the_build(extras: Extras) -> None:
     with pytest.raises(UnsupportedSchemaError, match=r"Plain: no such fields: spec\.nme"):
         structural_schema(Plain, extras)
+
+
+def test_a_number_or_a_share_is_the_union_that_a_crd_knows() -> None:
+    spec = structural_schema(Number, Extras())["properties"]["spec"]
+    assert spec["x-kubernetes-int-or-string"]
+    assert "type" not in spec
+    assert (spec["minimum"], spec["pattern"]) == (0, SHARE_PATTERN)
 
 
 def test_the_order_of_fields_is_the_order_in_the_model() -> None:

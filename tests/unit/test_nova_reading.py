@@ -18,6 +18,7 @@ from warmpool.effects.nova_reading import (
     error_text,
     read_addresses,
     read_date_header,
+    read_down_hosts,
     read_fault,
     read_page,
     read_racks,
@@ -331,6 +332,21 @@ def test_of_the_link_to_the_next_page_only_the_marker_counts() -> None:
 def test_a_page_that_is_none_is_an_error_and_not_an_empty_page(body: bytes) -> None:
     with pytest.raises(CloudUnavailable):
         read_page(body, DATE, HERE)
+
+
+def test_only_services_that_read_down_make_a_host_dead() -> None:
+    services = [
+        {"binary": "nova-compute", "host": "h1", "state": "up", "status": "disabled"},
+        {"binary": "nova-compute", "host": "h2", "state": "down", "status": "enabled"},
+        {"binary": "nova-compute", "state": "down"},
+        {"host": ["h3"], "state": "down"},
+    ]
+    assert read_down_hosts(orjson.dumps({"services": services})) == frozenset({"h2"})
+
+
+def test_an_answer_without_services_tells_nothing() -> None:
+    with pytest.raises(CloudUnavailable):
+        read_down_hosts(b"{}")
 
 
 def test_racks_come_from_the_metadata_of_aggregates() -> None:

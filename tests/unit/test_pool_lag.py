@@ -116,6 +116,12 @@ class EmptyCloud:
     async def topology(self) -> Topology:
         return Topology()
 
+    async def down_hosts(self) -> frozenset[str]:
+        return frozenset()
+
+    async def console(self, _server: ServerId, _lines: int) -> str:
+        return ""
+
     async def delete(self, _server: ServerId) -> None: ...
 
     async def rebuild(self, _server: ServerId, _image_id: str) -> None: ...
@@ -128,8 +134,11 @@ class EmptyCloud:
 class NoProber:
     """Nothing is ever up, so nothing is probed."""
 
-    async def tcp(self, _address: str, _port: int) -> bool:
-        return False
+    async def tcp(self, _address: str, _port: int) -> str:
+        return "no"
+
+    async def http(self, _address: str, _ask: object) -> str:
+        return "no"
 
 
 def a_pool(replicas: int) -> dict[str, Any]:
@@ -196,6 +205,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             clock=clock,
             rng=rng,
             wanted=lambda _pool: 0,
+            announce=lambda _event: None,
         )
         store.listen(lambda change: worker.wake(change.vm))
         running = [tasks.create_task(clouds.run()), tasks.create_task(worker.run())]

@@ -43,6 +43,8 @@ CATEGORY: Final = "warm"
 """`kubectl get warm` shows all kinds. Not `warmpool`: a category hides a resource of its name, and
 `kubectl get warmpool <name>` would fail."""
 
+INT_OR_STRING: Final = "x-kubernetes-int-or-string"
+
 TYPES: Final = frozenset({"object", "array", "string", "integer", "boolean"})
 INT32_MAX: Final = 2**31 - 1
 
@@ -83,17 +85,23 @@ class _Structural:
 
     def render(self, node: Schema, path: str) -> Schema:
         node = self._inlined(node, path)
-        _refuse_unknown(node, path)
+        union = node.pop(INT_OR_STRING, None)
+        if union is None:
+            _refuse_unknown(node, path)
         self.met.add(path)
         schema: Schema = {key: node[key] for key in KEYWORDS if key in node}
         if "description" in schema:
             schema["description"] = _words(schema, path)
-        schema |= self._children(schema, path)
-        if schema["type"] == "integer":
+        if union is not None:
+            schema |= {"anyOf": union, INT_OR_STRING: True}
+        return self._with_rules(schema | self._children(schema, path), path)
+
+    def _with_rules(self, schema: Schema, path: str) -> Schema:
+        if schema.get("type") == "integer":
             schema["format"] = (
                 "int32" if schema.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64"
             )
-        if schema["type"] == "array":
+        if schema.get("type") == "array":
             schema |= self._list_type(path)
         if any(rule.for_pattern and rule.about == path for rule in self.extras.rules):
             schema.pop("pattern", None)
@@ -109,8 +117,10 @@ class _Structural:
             return self._inlined(target, path) | rest
         if "anyOf" in node:
             members = [member for member in node["anyOf"] if member != {"type": "null"}]
+            if [member.get("type") for member in members] == ["integer", "string"]:
+                return _int_or_string(members, path) | rest
             if len(members) != 1:
-                raise UnsupportedSchemaError(f"{path}: a CRD has no unions")
+                raise UnsupportedSchemaError(f"{path}: a CRD has no unions but int-or-string")
             return self._inlined(members[0], path) | rest
         return rest
 
@@ -191,6 +201,14 @@ def _words(schema: Schema, path: str) -> str:
     if default == {} or not path.startswith("spec."):
         return words
     return f"{words} Defaults to {str(default).lower() if isinstance(default, bool) else default}."
+
+
+def _int_or_string(members: list[Schema], path: str) -> Schema:
+    """The one union that a CRD knows. A bound holds for numbers only, a pattern for texts only."""
+    for member in members:
+        _refuse_unknown(member, path)
+    bounds = {key: value for member in members for key, value in member.items() if key != "type"}
+    return {**bounds, INT_OR_STRING: [{"type": member["type"]} for member in members]}
 
 
 def _refuse_unknown(node: Schema, path: str) -> None:

@@ -77,6 +77,7 @@ class PoolCondition(StrEnum):
     PROGRESSING = "Progressing"
     CAPACITY_AVAILABLE = "CapacityAvailable"
     DEPENDENCIES_RESOLVED = "DependenciesResolved"
+    HEALTHY = "Healthy"
 
 
 class ClaimCondition(StrEnum):
@@ -106,6 +107,9 @@ class Reason(StrEnum):
     RESOLVED = "Resolved"
     CAPACITY_OK = "CapacityOk"
     HELD = "Held"
+    ALL_HEALTHY = "AllHealthy"
+    REPLACING_UNHEALTHY = "ReplacingUnhealthy"
+    TOO_MANY_UNHEALTHY = "TooManyUnhealthy"
     # dependencies of a pool
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason, not a secret
@@ -133,6 +137,9 @@ class Reason(StrEnum):
     SERVER_LOST = "ServerLost"
     SERVER_ERROR = "ServerError"
     SERVER_STOPPED = "ServerStopped"
+    SERVER_BUSY = "ServerBusy"
+    HOST_DOWN = "HostDown"
+    UNHEALTHY = "Unhealthy"
     RECYCLING = "Recycling"
     # claims
     BOUND = "Bound"

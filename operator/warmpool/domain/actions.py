@@ -43,6 +43,7 @@ class Fail:
     """The build has failed: say why on the WarmVM, then discard it."""
 
     vm: Vm
+    server: Server
     reason: Reason
     message: str
 
@@ -112,6 +113,24 @@ class Recover:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a VM that should work."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """See whether an unclaimed VM works: it becomes sick, stays so, or is ready again."""
+
+    vm: Vm
+    server: Server
+    trouble: Trouble | None
+    """What Nova says against it. None: nothing, so ask the VM itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     """The WarmVM is being deleted: delete its server, or if Nova has none, let the WarmVM go."""
 
@@ -132,5 +151,6 @@ Action = (
     | Relocate
     | Sicken
     | Recover
+    | Check
     | Terminate
 )

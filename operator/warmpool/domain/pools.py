@@ -34,6 +34,18 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """How the checks of a ready VM went so far."""
+
+    at: datetime
+    """When it was checked last; if it never was, from when on it is to be checked."""
+    failures: int = 0
+    """Checks that it has failed in a row, as far as this leader knows."""
+    ever: bool = True
+    """It was checked at all."""
+
+
+@dataclass(frozen=True, slots=True)
 class VmView:
     """One VM with all that is known of it."""
 
@@ -60,6 +72,10 @@ class VmView:
     """A listing that began after that has shown its server."""
     not_before: datetime | None = None
     """An action on it failed: leave it alone until then."""
+    host_down: bool = False
+    """Nova holds the host of its server for dead."""
+    checked: Checked | None = None
+    """How its checks went. None: it is none of those that are checked."""
 
 
 Mark = tuple[str, ...]
@@ -68,10 +84,21 @@ Mark = tuple[str, ...]
 UNDER_WAY = (Phase.PENDING, Phase.BUILDING)
 
 
+def is_sick(vm: Vm) -> bool:
+    """It was ready, and fails its checks now. A build that has failed never was."""
+    return vm.phase is Phase.FAILED and vm.ready_at is not None
+
+
 def counts_for_size(view: VmView) -> bool:
-    """Unclaimed, and ready or on its way to be: what `replicas` speaks of."""
-    going = view.vm.deleting or view.leaving
-    return not going and not view.taken and view.vm.phase in (*UNDER_WAY, Phase.READY)
+    """Unclaimed, and ready or on its way to be: what `replicas` speaks of.
+
+    A sick one counts until it is given up, since most come back: else each short trouble would
+    have a VM built that nobody needs afterwards.
+    """
+    vm = view.vm
+    if vm.deleting or view.leaving or view.taken:
+        return False
+    return vm.phase in (*UNDER_WAY, Phase.READY) or is_sick(vm)
 
 
 def marks(view: VmView, zones: Sequence[str]) -> Iterator[Mark]:
@@ -92,6 +119,8 @@ def marks(view: VmView, zones: Sequence[str]) -> Iterator[Mark]:
         if vm.phase is Phase.READY:
             yield ("ready",)
             yield ("rack", vm.place.rack, "ready")
+        elif is_sick(vm):
+            yield ("unhealthy",)
         else:
             yield ("under way",)
             if vm.place.rack:
@@ -154,3 +183,5 @@ class Plan:
     wake_at: datetime | None = None
     restless: frozenset[VmUid] = frozenset()
     """VMs of which something is decided, or will be at a known time."""
+    alarms: Mapping[VmUid, datetime] = field(default_factory=dict)
+    """When VMs that are at rest are to be looked at again."""

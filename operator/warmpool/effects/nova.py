@@ -236,6 +236,19 @@ class NovaCloud:
         """What the project may have and what it uses."""
         return await self._ask(Call("get limits", "/limits"), messages.quota)
 
+    async def down_hosts(self) -> frozenset[str]:
+        """Hosts whose nova-compute is silent. Disabled ones are not: what runs there works."""
+        call = Call("list services", "/os-services", query={"binary": "nova-compute"})
+        return await self._ask(call, messages.down_hosts)
+
+    async def console(self, server: ServerId, lines: int) -> str:
+        """The end of a console."""
+        if not messages.is_server_id(server):
+            return ""
+        json = {"os-getConsoleOutput": {"length": lines}}
+        call = Call("get console", f"/servers/{server}/action", "POST", json=json)
+        return await self._ask(call, messages.console)
+
     async def rebuild(self, server: ServerId, image_id: str) -> None:
         """Build a server anew in its place."""
         await self._change("rebuild server", server, "action", {"rebuild": {"imageRef": image_id}})

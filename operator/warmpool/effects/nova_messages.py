@@ -12,14 +12,17 @@ from warmpool.effects.nova_reading import (
     Page,
     as_object,
     is_fragment,
+    read_down_hosts,
     read_page,
     read_racks,
     read_server,
+    whole_object,
 )
 from warmpool.effects.nova_refusals import FORBIDDEN, refusal
 
 GOOD: Final = range(200, 300)
 NOT_FOUND: Final = 404
+CONFLICT: Final = 409
 
 _SERVER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -112,6 +115,21 @@ def quota(answer: Answer) -> Quota:
         return Usage(max(used, 0), limit if limit >= 0 else None)
 
     return Quota(usage("Instances", "Instances"), usage("Cores", "Cores"), usage("RAM", "RAMSize"))
+
+
+def down_hosts(answer: Answer) -> frozenset[str]:
+    """Hosts of silent services; none where these credentials may not see services."""
+    if answer.status == FORBIDDEN:
+        return frozenset()
+    return read_down_hosts(good(answer).body)
+
+
+def console(answer: Answer) -> str:
+    """What a console holds. A server that has none is a 404, or a 409 while it is not placed."""
+    if answer.status in (NOT_FOUND, CONFLICT):
+        return ""
+    text = whole_object(good(answer).body).get("output")
+    return text if isinstance(text, str) else ""
 
 
 def topology(answer: Answer) -> Topology:

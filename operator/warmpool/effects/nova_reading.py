@@ -379,3 +379,9 @@ def read_racks(body: bytes) -> dict[str, str]:
             if isinstance(host, str):
                 found.setdefault(host[:MAX_NAME], set()).add(rack[:MAX_NAME])
     return {host: racks.pop() for host, racks in sorted(found.items()) if len(racks) == 1}
+
+
+def read_down_hosts(body: bytes) -> frozenset[str]:
+    """Hosts of the compute services that read down."""
+    down = (s for s in as_objects(body, "services") if s.get("state") == "down")
+    return frozenset(host for s in down if (host := _text(s, "host")))

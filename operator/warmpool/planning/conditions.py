@@ -1,7 +1,7 @@
 """The status of a pool, computed from the facts. Pure: the same facts give the same status."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from warmpool.api.names import LABEL_POOL, PoolCondition, Reason
@@ -14,6 +14,7 @@ from warmpool.api.v1alpha1.pool import (
 )
 from warmpool.domain.pools import Mark, PoolFacts
 from warmpool.planning.condition import condition
+from warmpool.planning.health import tolerated, unhealthy
 from warmpool.planning.sizing import servers, to_create, unclaimed, under_way
 
 
@@ -32,7 +33,13 @@ def pool_status(
 ) -> WarmPoolStatus:
     """The whole status of a pool."""
     pool, tally = facts.pool, facts.tally
-    findings = [_ready(facts), _progressing(facts), _capacity(facts), _dependencies(facts)]
+    findings = [
+        _ready(facts),
+        _progressing(facts),
+        _capacity(facts),
+        _dependencies(facts),
+        _healthy(facts),
+    ]
     return WarmPoolStatus(
         observed_generation=pool.generation,
         replicas=unclaimed(facts),
@@ -71,17 +78,24 @@ def _ready(facts: PoolFacts) -> Finding:
 
 
 def _why_not_full(facts: PoolFacts) -> Reason:
+    return next(_walls(facts))
+
+
+def _walls(facts: PoolFacts) -> Iterator[Reason]:
+    """What keeps a pool from being full, the weightiest first."""
     if facts.pool.deleting:
-        return Reason.DELETING
+        yield Reason.DELETING
     if facts.problem is not None:
-        return facts.problem.reason
+        yield facts.problem.reason
     if facts.pool.spec.paused:
-        return Reason.PAUSED
+        yield Reason.PAUSED
     if facts.holds:
-        return min(facts.holds.items())[1].reason
+        yield min(facts.holds.items())[1].reason
     if _at_max_size(facts):
-        return Reason.MAX_SIZE_REACHED
-    return Reason.FILLING
+        yield Reason.MAX_SIZE_REACHED
+    if unhealthy(facts) and unclaimed(facts) >= facts.target and not under_way(facts):
+        yield _about_the_sick(facts).reason
+    yield Reason.FILLING
 
 
 def _at_max_size(facts: PoolFacts) -> bool:
@@ -101,6 +115,9 @@ def _progressing(facts: PoolFacts) -> Finding:
     if building or leaving:
         text = f"{building} building, {leaving} on their way out"
         return Finding(kind, True, Reason.FILLING if building else Reason.SHRINKING, text)
+    if unclaimed(facts) >= facts.target and unhealthy(facts):
+        sick = _about_the_sick(facts)
+        return Finding(kind, sick.holds, sick.reason, sick.message)
     if unclaimed(facts) >= facts.target:
         return Finding(kind, False, Reason.POOL_FULL, "nothing to do")
     return Finding(kind, to_create(facts) > 0, _why_not_full(facts), _what_stops(facts))
@@ -153,6 +170,27 @@ def _dependencies(facts: PoolFacts) -> Finding:
         return Finding(kind, None, Reason.FILLING, "the cloud has not been looked at yet")
     text = "credentials, flavor, image and networks are there"
     return Finding(kind, True, Reason.RESOLVED, text)
+
+
+def _healthy(facts: PoolFacts) -> Finding:
+    """Whether the VMs that are ready stay so. A few that do not are the pool's own business."""
+    if unhealthy(facts):
+        return _about_the_sick(facts)
+    text = f"{facts.tally['ready',]} ready VMs work"
+    return Finding(PoolCondition.HEALTHY, True, Reason.ALL_HEALTHY, text)
+
+
+def _about_the_sick(facts: PoolFacts) -> Finding:
+    kind, sick = PoolCondition.HEALTHY, unhealthy(facts)
+    checked = facts.tally["ready",] + sick
+    text = f"{sick} of {checked} fail their checks"
+    if sick > tolerated(facts):
+        wall = f"health.maxUnhealthy allows {tolerated(facts)}"
+        text = f"{text}, {wall}: none of them is deleted until fewer fail, or that is raised"
+        return Finding(kind, False, Reason.TOO_MANY_UNHEALTHY, text)
+    limit = facts.pool.spec.health.failure_threshold
+    text = f"{text}: each is replaced after {limit} in a row"
+    return Finding(kind, True, Reason.REPLACING_UNHEALTHY, text)
 
 
 def _state(facts: PoolFacts, findings: list[Finding]) -> Reason:

@@ -10,6 +10,7 @@ from warmpool.api.v1alpha1.pool import WarmPoolSpec
 from warmpool.domain.actions import (
     Action,
     Build,
+    Check,
     ConfirmLost,
     Discard,
     Fail,
@@ -25,7 +26,8 @@ from warmpool.domain.actions import (
 )
 from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import VmView
+from warmpool.domain.pools import VmView, is_sick
+from warmpool.planning.health import due, is_asked, is_hopeless, trouble
 
 SHOW_BUILDING_AFTER: Final = timedelta(seconds=5)
 """A build older than this is shown with its server. Quicker ones are Ready before anyone looks,
@@ -42,44 +44,88 @@ class Step:
 
     action: Action | None = None
     look_again: datetime | None = None
+    at_rest: bool = False
+    """Until it is time to look again, nothing is to be decided about it."""
 
 
 WAIT: Final = Step()
 """Nothing to do until something changes."""
 
 
-def next_step(view: VmView, spec: WarmPoolSpec, now: datetime, *, may_build: bool) -> Step:
-    """Decide the next step of one VM.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a step rests on besides the VM itself."""
 
-    Args:
-        view: the VM and its server.
-        spec: of its pool.
-        now: the time.
-        may_build: whether a server may be POSTed now (no hold, cloud listed, not paused).
-    """
+    spec: WarmPoolSpec
+    now: datetime
+    may_build: bool = True
+    """Whether a server may be POSTed now (no hold, cloud listed, not paused)."""
+    may_give_up: bool = True
+    """Whether a VM may be deleted because it fails its checks."""
+
+
+def next_step(view: VmView, rules: Rules) -> Step:
+    """Decide the next step of one VM."""
     if view.busy or view.settling or (view.leaving and not view.vm.deleting):
         return WAIT
-    if view.not_before is not None and view.not_before > now:
+    if view.not_before is not None and view.not_before > rules.now:
         return Step(look_again=view.not_before)
     vm = view.vm
     if vm.deleting:
         return Step(Terminate(vm)) if vm.finalized else WAIT
     if vm.retained or vm.claim is not None:
         return _held(view)
-    return _unclaimed(view, spec, now, may_build=may_build)
+    return _unclaimed(view, rules)
 
 
-def _unclaimed(view: VmView, spec: WarmPoolSpec, now: datetime, *, may_build: bool) -> Step:
+def _unclaimed(view: VmView, rules: Rules) -> Step:
     vm = view.vm
     match vm.phase:
         case Phase.PENDING | Phase.BUILDING:
-            return _building(view, spec, now, may_build=may_build)
+            return _building(view, rules)
         case Phase.READY:
-            return Step(ConfirmLost(vm)) if view.server_missing else _moved(view)
+            return _ready(view, rules)
         case Phase.FAILED:
-            return Step(Discard(vm, Reason.BUILD_FAULT))
+            return _sick(view, rules) if is_sick(vm) else Step(Discard(vm, Reason.BUILD_FAULT))
         case Phase.TERMINATING:  # pragma: no branch - there is no other phase
             return WAIT
+
+
+def _ready(view: VmView, rules: Rules) -> Step:
+    """What Nova says is heard at once; the VM itself is asked once a period."""
+    vm, server = view.vm, view.server
+    if view.server_missing:
+        return Step(ConfirmLost(vm))
+    found = trouble(view)
+    if server is not None and found is not None:
+        return Step(Check(vm, server, found))
+    moved = _moved(view)
+    if moved.action is not None or server is None or view.checked is None:
+        return moved
+    if not is_asked(rules.spec.health):
+        return WAIT
+    when = due(vm.uid, view.checked, rules.spec.health)
+    if when > rules.now:
+        return Step(look_again=when, at_rest=True)
+    return Step(Check(vm, server, None))
+
+
+def _sick(view: VmView, rules: Rules) -> Step:
+    """It fails its checks: see whether it still does, until it has to be given up."""
+    vm, server, health = view.vm, view.server, rules.spec.health
+    if view.server_missing:
+        return Step(ConfirmLost(vm))
+    if rules.may_give_up and is_hopeless(view, health, rules.now):
+        return Step(Discard(vm, Reason.UNHEALTHY))
+    if server is None or view.checked is None:
+        return WAIT
+    found, asked = trouble(view), Reason.PROBE_FAILED
+    when = due(vm.uid, view.checked, health)
+    if found is None and vm.fault is not None and vm.fault.reason != asked:
+        when = rules.now  # what Nova had against it is over
+    if when > rules.now:
+        return Step(look_again=when)
+    return Step(Check(vm, server, found))
 
 
 def _held(view: VmView) -> Step:
@@ -96,18 +142,12 @@ def _claimed(view: VmView) -> Step:
         return Step(ConfirmLost(vm)) if vm.phase is not Phase.FAILED else WAIT
     if server is None or server.busy:
         return WAIT
-    sick = _SICK.get(server.state)
-    if sick is not None and vm.phase is Phase.READY:
-        return Step(Sicken(vm, sick, f"Nova says {server.status}"))
-    if server.state is ServerState.ACTIVE and vm.phase is Phase.FAILED:
+    found = trouble(view)
+    if found is not None and found.reason is not Reason.SERVER_BUSY and vm.phase is Phase.READY:
+        return Step(Sicken(vm, found.reason, found.message))
+    if found is None and vm.phase is Phase.FAILED:
         return Step(Recover(vm, server))
     return _moved(view)
-
-
-_SICK: Final = {
-    ServerState.ERROR: Reason.SERVER_ERROR,
-    ServerState.STOPPED: Reason.SERVER_STOPPED,
-}
 
 
 def _moved(view: VmView) -> Step:
@@ -118,30 +158,28 @@ def _moved(view: VmView) -> Step:
     return WAIT if place == vm.place else Step(Relocate(vm, server, place))
 
 
-def _building(view: VmView, spec: WarmPoolSpec, now: datetime, *, may_build: bool) -> Step:
+def _building(view: VmView, rules: Rules) -> Step:
     vm, server = view.vm, view.server
     if server is None:
         if view.server_missing:
             return Step(ConfirmLost(vm))
-        return Step(Build(vm)) if may_build and not spec.paused else WAIT
+        return Step(Build(vm)) if rules.may_build and not rules.spec.paused else WAIT
     if vm.dirty and view.rebuilt_at is None:
-        return Step(Rebuild(vm, server)) if may_build else WAIT
+        return Step(Rebuild(vm, server)) if rules.may_build else WAIT
     if vm.dirty and not view.seen_since_rebuild:
-        return Step(look_again=now + LISTED_AGAIN)
+        return Step(look_again=rules.now + LISTED_AGAIN)
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
     started = view.rebuilt_at if vm.dirty else server.created
-    return _launching(vm, server, spec, started or vm.created, now)
+    return _launching(vm, server, rules, started or vm.created)
 
 
-def _launching(
-    vm: Vm, server: Server, spec: WarmPoolSpec, started: datetime, now: datetime
-) -> Step:
+def _launching(vm: Vm, server: Server, rules: Rules, started: datetime) -> Step:
     """A server that is on its way, within its launch timeout."""
+    spec, now = rules.spec, rules.now
     deadline = started + seconds(spec.health.launch_timeout)
     if now >= deadline:
-        text = f"not ready after {spec.health.launch_timeout}; Nova says {server.status}"
-        return Step(Fail(vm, Reason.LAUNCH_TIMEOUT, text))
+        return Step(_too_late(vm, server, spec))
     if is_up(server, spec):
         return Step(MakeReady(vm, server), look_again=deadline)
     if vm.phase is Phase.BUILDING:
@@ -150,6 +188,14 @@ def _launching(
     if now < show_at:
         return Step(look_again=show_at)
     return Step(ReportBuilding(vm, server), look_again=deadline)
+
+
+def _too_late(vm: Vm, server: Server, spec: WarmPoolSpec) -> Fail:
+    spent = f"not ready after {spec.health.launch_timeout}"
+    if is_up(server, spec) and is_asked(spec.health):
+        text = f"{spent}; Nova says {server.status}, but the VM has never answered its probe"
+        return Fail(vm, server, Reason.PROBE_FAILED, text)
+    return Fail(vm, server, Reason.LAUNCH_TIMEOUT, f"{spent}; Nova says {server.status}")
 
 
 def is_up(server: Server, spec: WarmPoolSpec) -> bool:

@@ -1,26 +1,29 @@
 """A pool's plan: facts in, actions out. No clock, no chance, no I/O."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from warmpool.api.names import Reason
 from warmpool.domain.actions import Action, Build, CreateVm, Discard
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import Plan, PoolFacts, VmView, counts_for_size
-from warmpool.planning.lifecycle import WAIT, Step, next_step
+from warmpool.planning.health import may_give_up
+from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
 from warmpool.planning.sizing import surplus, to_create, zones_for
 
 
 def plan(facts: PoolFacts) -> Plan:
     """What to do with a pool now."""
     looked = list(_steps(facts))
-    restless = frozenset(uid for uid, step in looked if step is not WAIT)
-    steps = [step for _, step in looked]
+    restless = frozenset(uid for uid, step in looked if step is not WAIT and not step.at_rest)
+    alarms = {uid: step.look_again for uid, step in looked if step.at_rest and step.look_again}
+    steps = [step for _, step in looked if not step.at_rest]
     stepping = [s.action for s in steps if s.action is not None]
     resizing = [] if _is_still(facts) else list(_resize(facts, stepping))
     going = {a.vm.uid for a in resizing if isinstance(a, Discard)}
     staying = [a for a in stepping if isinstance(a, CreateVm) or a.vm.uid not in going]
-    return Plan(tuple(staying + resizing), _earliest(facts, steps), restless | going)
+    return Plan(tuple(staying + resizing), _earliest(facts, steps), restless | going, alarms)
 
 
 def _is_still(facts: PoolFacts) -> bool:
@@ -29,13 +32,13 @@ def _is_still(facts: PoolFacts) -> bool:
 
 
 def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
-    spec = facts.pool.spec
+    rules = Rules(facts.pool.spec, facts.now, may_give_up=may_give_up(facts))
+    no_builds = replace(rules, may_build=False)
     for view in facts.vms:
         if facts.pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
             yield view.vm.uid, Step(Discard(view.vm, Reason.DELETING))
             continue
-        step = next_step(view, spec, facts.now, may_build=_may_build(facts, view))
-        yield view.vm.uid, step
+        yield view.vm.uid, next_step(view, rules if _may_build(facts, view) else no_builds)
 
 
 def _may_build(facts: PoolFacts, view: VmView) -> bool:

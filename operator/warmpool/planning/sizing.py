@@ -5,7 +5,7 @@ from heapq import heapify, heappop, heapreplace
 
 from warmpool.api.names import Phase
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size
+from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size, is_sick
 
 
 def unclaimed(facts: PoolFacts) -> int:
@@ -63,17 +63,18 @@ def zones_for(facts: PoolFacts, number: int) -> list[str]:
 def surplus(facts: PoolFacts) -> list[Vm]:
     """Which VMs to give up because there are more than the target.
 
-    Builds go first, the youngest first; then ready ones out of the most crowded rack and
-    hypervisor, so that what stays is spread. One whose turn it is, and that an action of ours is
-    under way on, has to wait for that: no other goes in its stead.
+    Those that fail their checks go first, then builds, the youngest first; then ready ones out of
+    the most crowded rack and hypervisor, so that what stays is spread. One whose turn it is, and
+    that an action of ours is under way on, has to wait for that: no other goes in its stead.
     """
     number = unclaimed(facts) - facts.target
     if number <= 0:
         return []
     counted = [v.vm for v in facts.vms if counts_for_size(v)]
+    sick = sorted((vm for vm in counted if is_sick(vm)), key=lambda vm: vm.ref)
     young = [vm for vm in counted if vm.phase in UNDER_WAY]
     building = sorted(young, key=lambda vm: (vm.created, vm.ref), reverse=True)
-    chosen = building[:number]
+    chosen = (sick + building)[:number]
     ready = [vm for vm in counted if vm.phase is Phase.READY]
     chosen += most_crowded(ready, number - len(chosen))
     busy = {v.vm.uid for v in facts.vms if v.busy}

@@ -119,6 +119,21 @@ class Cloud(Protocol):
         """
         ...
 
+    async def down_hosts(self) -> frozenset[str]:
+        """Compute hosts that Nova holds for dead. Empty where the credentials may not ask.
+
+        Nova does so after a minute of silence. What runs there may go on running.
+        """
+        ...
+
+    async def console(self, server: ServerId, lines: int) -> str:
+        """The last lines that a server wrote on its console; empty: there is none, or no server.
+
+        The text is the guest's own: not bounded in width, nor clean. A host that is dead keeps one
+        waiting for as long as Nova itself waits for it.
+        """
+        ...
+
     async def close(self) -> None:
         """Free threads and connections."""
         ...

@@ -54,6 +54,9 @@ TOPOLOGY_EVERY: Final = 60.0
 
 TOPOLOGY_AT_MOST: Final = 5.0
 
+HOSTS_EVERY: Final = 15.0
+"""Seconds between looks at which hosts are dead. Nova itself needs a minute to tell."""
+
 SECRET_EVERY: Final = 30.0
 """Seconds after which a Secret is read again: passwords change."""
 
@@ -109,6 +112,8 @@ class CloudSession:
         self._since: Listing | None = None
         self._full_at = float("-inf")
         self._topology_at = float("-inf")
+        self._dead: frozenset[str] = frozenset()
+        self._dead_at = float("-inf")
         self._failures = 0
         self._seen_from = float("-inf")
 
@@ -169,6 +174,10 @@ class CloudSession:
         if not self.topology.visible or server.host is None:
             return ""
         return self.topology.racks.get(server.host, "")
+
+    def is_dead(self, host: str | None) -> bool:
+        """Whether Nova holds a host for dead, as far as these credentials may know."""
+        return host in self._dead
 
     def use(self, pool: Ref, *, busy: bool) -> None:
         """A pool uses this session, and something of it is under way or not."""
@@ -232,6 +241,7 @@ class CloudSession:
             if first or was is not None:
                 self._wake_users()
         self._wake(changed)
+        await self._look_at_hosts(started)
         if any(self._unknown_host(s) for s in listing.servers):
             self._topology_at = min(self._topology_at, started - TOPOLOGY_EVERY + TOPOLOGY_AT_MOST)
 
@@ -243,6 +253,21 @@ class CloudSession:
         self._topology_at = now
         if self.topology != before:
             self._wake_users()
+
+    async def _look_at_hosts(self, now: float) -> None:
+        """Which hosts are dead. What was known of them stands until Nova tells otherwise."""
+        if not self.topology.visible or now - self._dead_at < HOSTS_EVERY:
+            return
+        try:
+            dead = await self.cloud.down_hosts()
+        except CloudError as error:
+            log.info("the states of hosts cannot be read: %s", error)
+            return
+        self._dead_at = now
+        changed, self._dead = dead ^ self._dead, dead
+        if changed:
+            log.warning("dead hosts: %s", ", ".join(sorted(dead)) or "none any more")
+            self._wake([uid for uid, s in self._servers.items() if s.host in changed])
 
     def _unknown_host(self, server: Server) -> bool:
         return (

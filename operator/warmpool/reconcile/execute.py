@@ -4,11 +4,12 @@ Every method either does what its action says or raises one of our errors; what 
 error is decided by the pool's worker. The order of effects matters and is told where it does.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Never
 
 from warmpool.api.names import (
     API_VERSION,
@@ -21,10 +22,11 @@ from warmpool.api.names import (
     Reason,
     VmCondition,
 )
-from warmpool.api.v1alpha1.pool import ReclaimPolicy
+from warmpool.api.v1alpha1.pool import Health, ReclaimPolicy
 from warmpool.api.v1alpha1.vm import Fault, OwnerPool, WarmVMSpec, WarmVMStatus
 from warmpool.domain.cloud import BuildSpec, FaultClass, Place, Server, ServerRequest, ServerState
 from warmpool.domain.errors import (
+    CloudError,
     ClusterOutcomeUnknown,
     Conflict,
     NotFound,
@@ -37,6 +39,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster, PatchOp
 from warmpool.ports.probe import Prober
 from warmpool.reconcile.clouds import CloudSession
+from warmpool.reconcile.console import ending
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
@@ -61,6 +64,14 @@ NAME_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels and no look-alikes, as Kubernetes' own generated names."""
 
 
+CONSOLE_LINES: Final = 40
+"""Lines of a failed VM's console that are asked for."""
+
+CONSOLE_TIMEOUT: Final = 10.0
+"""Seconds that a failed build is kept for the sake of its console."""
+
+CONSOLES_AT_ONCE: Final = 2
+
 _RECYCLING: Final = (Reason.RECYCLING, "its claim has ended: built anew before it is ready again")
 
 
@@ -74,10 +85,14 @@ class ProbeFailed(Exception):
 class BuildFailed(Exception):
     """A server ended in ERROR or was never ready: the WarmVM is discarded, the pool counts it."""
 
-    def __init__(self, reason: Reason, message: str, *, capacity: bool) -> None:
+    def __init__(
+        self, reason: Reason, message: str, *, capacity: bool = False, console: str = ""
+    ) -> None:
+        """`console`: the last that the VM wrote there."""
         super().__init__(message)
         self.reason = reason
         self.capacity = capacity
+        self.console = console
 
 
 class Executor:
@@ -104,6 +119,7 @@ class Executor:
         self._prober = prober
         self._clock = clock
         self._rng = rng
+        self._consoles = asyncio.Semaphore(CONSOLES_AT_ONCE)
 
     # -- building -----------------------------------------------------------------------------
 
@@ -169,7 +185,8 @@ class Executor:
         Raises:
             ProbeFailed: it does not answer yet.
         """
-        await self._probe(pool, server)
+        if said := await self.ask(pool.spec.health, server):
+            raise ProbeFailed(said)
         place = place_of(server, session)
         body = await self._cluster.patch(
             Kind.WARM_VM,
@@ -214,13 +231,17 @@ class Executor:
             ],
         )
 
-    async def _probe(self, pool: Pool, server: Server) -> None:
-        probe = pool.spec.health.probe
-        if probe is None:
-            return
-        answers = await self._prober.tcp(server.addresses[0], probe.tcp_socket.port)
-        if not answers:
-            raise ProbeFailed(f"{server.addresses[0]}:{probe.tcp_socket.port} does not answer")
+    async def ask(self, health: Health, server: Server) -> str:
+        """Probe a VM: empty if it is up, else what it did instead."""
+        probe, address = health.probe, next(iter(server.addresses), "")
+        if probe is None or probe.none is not None:
+            return ""
+        if not address:
+            return "it has no address any more"
+        if probe.http_get is not None:
+            return await self._prober.http(address, probe.http_get)
+        assert probe.tcp_socket is not None, "the API server knows no other probe"  # noqa: S101
+        return await self._prober.tcp(address, probe.tcp_socket.port)
 
     # -- failing and going --------------------------------------------------------------------
 
@@ -233,18 +254,45 @@ class Executor:
         seen = await session.cloud.get(server.id)
         if seen is None:
             session.gone(vm.uid)
-            raise BuildFailed(Reason.SERVER_LOST, "Nova has no such server", capacity=False)
+            raise BuildFailed(Reason.SERVER_LOST, "Nova has no such server")
         if seen.state is not ServerState.ERROR:
             session.found(seen)
             return
         fault = seen.fault
-        if fault is None:
-            raise BuildFailed(Reason.BUILD_FAULT, "ERROR without a fault", capacity=False)
-        raise BuildFailed(fault.reason, fault.message, capacity=fault.kind is FaultClass.CAPACITY)
+        if fault is not None and fault.kind is FaultClass.CAPACITY:
+            raise BuildFailed(fault.reason, fault.message, capacity=True)
+        reason, text = Reason.BUILD_FAULT, "ERROR without a fault"
+        if fault is not None:
+            reason, text = fault.reason, fault.message
+        await self.give_up_build(seen, session, reason, text)
+
+    async def give_up_build(
+        self, server: Server, session: CloudSession, reason: Reason, message: str
+    ) -> Never:
+        """Fail a build for what is the server's own, with the last that it wrote.
+
+        Raises:
+            BuildFailed: always.
+        """
+        raise BuildFailed(reason, message, console=await self._console(server, session))
+
+    async def _console(self, server: Server, session: CloudSession) -> str:
+        """The end of a VM's console; empty if it cannot be had soon.
+
+        A host that is dead keeps who asks waiting for a minute, so few ask at a time.
+        """
+        if not server.host_id or self._consoles.locked():
+            return ""
+        try:
+            async with self._consoles, asyncio.timeout(CONSOLE_TIMEOUT):
+                return ending(await session.cloud.console(server.id, CONSOLE_LINES))
+        except (CloudError, TimeoutError) as error:
+            log.info("the console of %s cannot be read: %s", server.name, error)
+            return ""
 
     async def fail(self, vm: Vm, error: BuildFailed) -> None:
         """Say on the WarmVM why its build failed, then discard it."""
-        status = self._not_ready(vm, Phase.FAILED, (error.reason, str(error)))
+        status = self._not_ready(vm, Phase.FAILED, (error.reason, str(error)), error.console)
         await self.discard(await self._write_status(vm, status))
 
     async def discard(self, vm: Vm) -> None:
@@ -326,18 +374,26 @@ class Executor:
         self._took_in(await self._cluster.patch(Kind.WARM_VM, vm.ref, ops, status=True))
 
     async def sicken(self, vm: Vm, reason: Reason, message: str) -> None:
-        """Say on a claimed WarmVM that it does not work."""
-        await self._write_status(vm, self._not_ready(vm, Phase.FAILED, (reason, message)))
+        """Say on a WarmVM that it does not work. From the first moment on no claim gets it."""
+        self._store.doubt(vm.uid)
+        status = self._not_ready(vm, Phase.FAILED, (reason, message))
+        await self._write_status(vm, status.model_copy(update={"ready_at": vm.ready_at}))
+        self._store.trust(vm.uid)
 
     async def recover(self, vm: Vm, server: Server, place: Place) -> None:
-        """Say on a claimed WarmVM that it works again."""
-        await self._write_status(vm, self._ready_status(vm, server, place))
+        """Say on a WarmVM that it works again."""
+        status = self._ready_status(vm, server, place)
+        again = {"ready_at": vm.ready_at or status.ready_at}
+        await self._write_status(vm, status.model_copy(update=again))
+        self._store.trust(vm.uid)
 
-    def _not_ready(self, vm: Vm, phase: Phase, why: tuple[Reason, str]) -> WarmVMStatus:
+    def _not_ready(
+        self, vm: Vm, phase: Phase, why: tuple[Reason, str], console: str = ""
+    ) -> WarmVMStatus:
         """The status of a VM that has a server and a place, and is not ready."""
         reason, message = why[0], why[1][:1000]
         now = self._clock.now()
-        failed = phase is Phase.FAILED
+        fault = Fault(reason=reason.value, message=message, time=now, console=console)
         return WarmVMStatus(
             observed_generation=vm.generation,
             phase=phase,
@@ -348,7 +404,7 @@ class Executor:
             rack=vm.place.rack,
             hypervisor=vm.place.hypervisor,
             created_at=vm.created_at,
-            fault=Fault(reason=reason.value, message=message, time=now) if failed else None,
+            fault=fault if phase is Phase.FAILED else None,
             conditions=[
                 condition(
                     VmCondition.READY,

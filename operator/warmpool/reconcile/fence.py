@@ -123,5 +123,11 @@ class FencedCloud:
     async def quota(self) -> Quota:
         return await self._cloud.quota()
 
+    async def down_hosts(self) -> frozenset[str]:
+        return await self._cloud.down_hosts()
+
+    async def console(self, server: ServerId, lines: int) -> str:
+        return await self._cloud.console(server, lines)
+
     async def close(self) -> None:
         await self._cloud.close()

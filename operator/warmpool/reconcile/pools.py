@@ -16,9 +16,11 @@ from functools import partial
 from typing import Any, Final, assert_never
 
 from warmpool.api.names import POOL_FINALIZER, ClaimPhase, Kind, Phase, Reason
+from warmpool.api.v1alpha1.pool import Health
 from warmpool.domain.actions import (
     Action,
     Build,
+    Check,
     ConfirmLost,
     CreateVm,
     Discard,
@@ -32,6 +34,7 @@ from warmpool.domain.actions import (
     ReportBuilding,
     Sicken,
     Terminate,
+    Trouble,
 )
 from warmpool.domain.claims import Stock
 from warmpool.domain.cloud import BuildSpec
@@ -48,7 +51,7 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.domain.pools import PoolFacts, VmView
+from warmpool.domain.pools import PoolFacts, VmView, is_sick
 from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
@@ -56,7 +59,9 @@ from warmpool.planning.plan import plan
 from warmpool.planning.sizing import excess
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.checks import Checks
 from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.events import Event
 from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.setbacks import Setbacks
@@ -87,6 +92,9 @@ STATUS_EVERY: Final = timedelta(milliseconds=500)
 
 RELOOK: Final = timedelta(seconds=30)
 """A pool looks at itself so often, whatever has or has not woken it."""
+
+CONSOLE_SHOWN: Final = 500
+"""Characters of a failed VM's console in an Event, which has room for 1000."""
 
 AT_ONCE: Final = 64
 """Actions of one pool that run side by side, besides the bound on builds."""
@@ -122,9 +130,11 @@ class PoolWorker:
         clock: Clock,
         rng: random.Random,
         wanted: Callable[[Ref], int],
+        announce: Callable[[Event], None],
     ) -> None:
         """`wanted`: how many unclaimed VMs waiting claims have this pool build."""
         self._wanted = wanted
+        self._announce = announce
         self._ref = ref
         self._store = store
         self._cluster = cluster
@@ -136,6 +146,7 @@ class PoolWorker:
         self._setbacks = Setbacks(ref, clock, rng)
         self._recipe = Recipe(cluster, clouds, clock)
         self._views = Views()
+        self._checks = Checks(clock.now())
         for vm in store.vms_of(ref):
             self._views.touch(vm.uid)
         self._generation = -1
@@ -194,7 +205,7 @@ class PoolWorker:
         if excess(facts) or pool.deleting:
             facts = self._observe(pool, session, whole=True)
         decided = plan(facts)
-        self._views.settle(facts.vms, decided.restless, facts.zones)
+        self._views.settle(facts.vms, decided, facts.zones)
         for action in decided.actions:
             self._start(action, pool, session, tasks)
         self._use(facts, session)
@@ -202,7 +213,13 @@ class PoolWorker:
         if pool.deleting and not self._store.size(self._ref) and not self._memory.creating:
             await self._let_go(pool)
         memory = self._memory
-        times = (decided.wake_at, written, self._recipe.due, memory.no_deletes_until)
+        times = (
+            decided.wake_at,
+            self._views.alarm,
+            written,
+            self._recipe.due,
+            memory.no_deletes_until,
+        )
         return min((t for t in times if t is not None), default=None)
 
     def _refresh(self, pool: Pool) -> None:
@@ -211,6 +228,8 @@ class PoolWorker:
         if pool.generation != self._generation or now >= self._relook_at:
             self._generation, self._relook_at = pool.generation, now + RELOOK
             self._views.touch_all()
+            self._checks.keep(self._store.vms_by_uid(self._ref))
+        self._views.ring(now)
 
     # -- observe ------------------------------------------------------------------------------
 
@@ -268,6 +287,8 @@ class PoolWorker:
             rebuilt_at=rebuilt_at,
             seen_since_rebuild=session is not None and session.seen_since(moment),
             not_before=not_before,
+            host_down=server is not None and session is not None and session.is_dead(server.host),
+            checked=self._checks.of(vm),
         )
 
     def _is_claim_gone(self, vm: Vm) -> bool:
@@ -280,9 +301,7 @@ class PoolWorker:
         """Tell the poller whether anything of ours is under way."""
         if session is None:
             return
-        moving = any(
-            v.vm.deleting or (v.vm.phase is not Phase.READY and not v.taken) for v in facts.vms
-        )
+        moving = any(_is_moving(view) for view in facts.vms)
         session.use(self._ref, busy=moving or bool(self._memory.creating))
 
     # -- execute ------------------------------------------------------------------------------
@@ -335,8 +354,12 @@ class PoolWorker:
     async def _act(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
         assert not isinstance(action, CreateVm)  # noqa: S101 - has a path of its own
         builds = isinstance(action, Build)
+        work = self._guarded(action.vm, self._work(action, pool, session), builds=builds)
+        if isinstance(action, Check):
+            await work  # many that do not answer must keep nothing else waiting
+            return
         async with self._slots:
-            await self._guarded(action.vm, self._work(action, pool, session), builds=builds)
+            await work
 
     async def _work(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
         do = self._executor
@@ -348,14 +371,16 @@ class PoolWorker:
                 await do.release(vm)
             case Sicken(vm=vm, reason=reason, message=message):
                 await do.sicken(vm, reason, message)
-            case Fail(reason=reason, message=message):
-                raise BuildFailed(reason, message, capacity=False)
             case CreateVm():
                 pass  # has a path of its own
             case _ if session is None:
                 pass  # _start lets nothing through that needs a cloud when there is none
+            case Fail(server=server, reason=reason, message=message):
+                await do.give_up_build(server, session, reason, message)
             case Build() | Rebuild() | ReportBuilding() | MakeReady() | InspectFault():
                 await self._bring_up(action, pool, session)
+            case Check():
+                await self._check(action, pool.spec.health, session)
             case ConfirmLost() | Relocate() | Recover() | Terminate():
                 await self._look_after(action, session)
             case _:
@@ -385,6 +410,19 @@ class PoolWorker:
                 self._succeeded(vm)
             case InspectFault(vm=vm, server=server):
                 await do.inspect_fault(vm, server, session)
+
+    async def _check(self, action: Check, health: Health, session: CloudSession) -> None:
+        """See whether a VM works, and write it down if that is new."""
+        do, vm, found = self._executor, action.vm, action.trouble
+        if found is None and (said := await do.ask(health, action.server)):
+            found = Trouble(Reason.PROBE_FAILED, said)
+        self._checks.note(vm.uid, self._clock.now(), failed=found is not None)
+        if found is None:
+            if vm.phase is not Phase.READY:
+                await do.recover(vm, action.server, place_of(action.server, session))
+            self._store.trust(vm.uid)
+        elif vm.fault is None or vm.fault.reason != found.reason:
+            await do.sicken(vm, found.reason, found.message)
 
     async def _look_after(
         self, action: ConfirmLost | Relocate | Recover | Terminate, session: CloudSession
@@ -427,6 +465,12 @@ class PoolWorker:
             self._views.touch(uid)
             self.wake()
 
+    def _tell(self, reason: Reason, note: str) -> None:
+        """Write an Event about the pool that a person would want to know of."""
+        pool = self._store.pool(self._ref)
+        if pool is not None:
+            self._announce(Event(Kind.WARM_POOL, self._ref, pool.uid, reason, note, warning=True))
+
     # -- what went wrong ----------------------------------------------------------------------
 
     def _again(self, vm: Vm, first: timedelta, longest: timedelta) -> None:
@@ -460,6 +504,8 @@ class PoolWorker:
     async def _build_failed(self, vm: Vm, failure: BuildFailed) -> None:
         """A server failed: the WarmVM goes, and the pool holds or slows down."""
         log.warning("VM %s failed: %s: %s", vm.ref, failure.reason, failure)
+        ends = f"; its console ends: {failure.console[-CONSOLE_SHOWN:]}" if failure.console else ""
+        self._tell(failure.reason, f"VM {vm.ref.name} failed: {failure}{ends}")
         if failure.capacity:
             self._setbacks.refused(vm.zone, failure.reason, str(failure))
         else:
@@ -523,6 +569,13 @@ class PoolWorker:
                     {"op": "remove", "path": path},
                 ],
             )
+
+
+def _is_moving(view: VmView) -> bool:
+    """A change of its server is expected soon: it is built, or deleted."""
+    vm = view.vm
+    settled = vm.phase is Phase.READY or is_sick(vm) or view.taken
+    return vm.deleting or not settled
 
 
 class Pools:

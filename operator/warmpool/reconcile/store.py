@@ -134,6 +134,7 @@ class Store:
         self._stock_versions: Counter[Ref] = Counter()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._withheld: set[VmUid] = set()
+        self._doubted: set[VmUid] = set()
         self._free: dict[Ref, _Free] = defaultdict(_Free)
         self._listeners: list[Listener] = []
 
@@ -256,12 +257,32 @@ class Store:
             self._shelve(known)
         self._tell_of(known)
 
+    def doubt(self, vm: VmUid) -> None:
+        """A ready VM seems not to work: no claim gets it, before anything is written down."""
+        known = self._vm_by_uid.get(vm)
+        if known is not None and vm not in self._doubted:
+            if self._is_free(known):
+                self._unshelve(known)
+            self._doubted.add(vm)
+            self._tell_of(known)
+
+    def trust(self, vm: VmUid) -> None:
+        """Its phase speaks for itself again."""
+        if vm in self._doubted:
+            self._doubted.discard(vm)
+            known = self._vm_by_uid.get(vm)
+            if known is not None and self._is_free(known):
+                self._shelve(known)
+            self._tell_of(known)
+
     def forget_commitments(self) -> None:
         """Leadership is over: what was decided and not written down here is another's now."""
         for vm, claim in list(self._committed.items()):
             self.uncommit(vm, claim)
         for vm in list(self._withheld):
             self.put_back(vm)
+        for vm in list(self._doubted):
+            self.trust(vm)
 
     # -- feeding ------------------------------------------------------------------------------
 
@@ -327,6 +348,7 @@ class Store:
             and not vm.deleting
             and vm.uid not in self._committed
             and vm.uid not in self._withheld
+            and vm.uid not in self._doubted
         )
 
     def _shelve(self, vm: Vm) -> None:
@@ -368,6 +390,7 @@ class Store:
         self._unindex(vm)
         self._committed.pop(vm.uid, None)
         self._withheld.discard(vm.uid)
+        self._doubted.discard(vm.uid)
         self._tell(Change(Kind.WARM_VM, vm.pool, owner, vm.uid))
 
     def _index(self, vm: Vm) -> None:

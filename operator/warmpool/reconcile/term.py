@@ -154,6 +154,7 @@ class _Term:
             clock=self._world.clock,
             rng=self._world.rng,
             wanted=self._pools.wanted,
+            announce=self._announcer.say,
         )
 
     async def _annotate(self, vm: Vm, metadata: Mapping[str, str]) -> None:

@@ -2,19 +2,22 @@
 
 Of a pool of thousands nearly every VM is ready, or its claim's, and in no need of anything. To look
 at all of them for each event would keep claims waiting, so a VM at rest is looked at again when it
-is touched, and its counts stand in for it meanwhile. Everything is touched now and then, a part
-at a time: what no event told is found by that.
+is touched, and its counts stand in for it meanwhile. One that is to be checked at a known time is
+touched at that time. Everything is touched now and then, a part at a time: what no event told is
+found by that.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
 from warmpool.api.names import Phase
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import VmUid
-from warmpool.domain.pools import Mark, VmView, marks
+from warmpool.domain.pools import Mark, Plan, VmView, marks
 
 PART: Final = 250
 """VMs at rest that are looked at again in one pass: some milliseconds."""
@@ -27,6 +30,8 @@ class Views:
         self._touched: set[VmUid] = set()
         self._awake: set[VmUid] = set()
         self._resting: dict[VmUid, tuple[Mark, ...]] = {}
+        self._alarms: dict[VmUid, datetime] = {}
+        self._next_alarms: list[tuple[datetime, VmUid]] = []
         self.rest: Counter[Mark] = Counter()
         """What the VMs at rest count as."""
 
@@ -34,6 +39,20 @@ class Views:
     def behind(self) -> bool:
         """VMs at rest have been touched and not looked at yet."""
         return bool(self._touched)
+
+    @property
+    def alarm(self) -> datetime | None:
+        """When the next VM at rest is to be looked at."""
+        while self._next_alarms and not self._is_set(*self._next_alarms[0]):
+            heapq.heappop(self._next_alarms)
+        return self._next_alarms[0][0] if self._next_alarms else None
+
+    def ring(self, now: datetime) -> None:
+        """Touch the VMs at rest whose time has come."""
+        while (when := self.alarm) is not None and when <= now:
+            _, uid = heapq.heappop(self._next_alarms)
+            del self._alarms[uid]
+            self._touched.add(uid)
 
     def touch(self, vm: VmUid) -> None:
         """Something about a VM changed; it may be new, or gone."""
@@ -56,23 +75,33 @@ class Views:
             self._catch_up(vms)
         return tuple(view(vms[uid]) for uid in sorted(self._awake, key=lambda u: vms[u].ref))
 
-    def settle(
-        self, views: Iterable[VmView], restless: frozenset[VmUid], zones: Sequence[str]
-    ) -> None:
+    def settle(self, views: Iterable[VmView], plan: Plan, zones: Sequence[str]) -> None:
         """Lay to rest what is ready and has nothing to be done about."""
         for view in views:
             vm = view.vm
-            if vm.phase is Phase.READY and not vm.deleting and vm.uid not in restless:
+            if vm.phase is Phase.READY and not vm.deleting and vm.uid not in plan.restless:
                 counted = tuple(marks(view, zones))
                 self._resting[vm.uid] = counted
                 self.rest.update(counted)
                 self._awake.discard(vm.uid)
+                self._set_alarm(vm.uid, plan.alarms.get(vm.uid))
+
+    def _set_alarm(self, uid: VmUid, when: datetime | None) -> None:
+        if when is None:
+            self._alarms.pop(uid, None)
+        elif self._alarms.get(uid) != when:
+            self._alarms[uid] = when
+            heapq.heappush(self._next_alarms, (when, uid))
+
+    def _is_set(self, when: datetime, uid: VmUid) -> bool:
+        return uid in self._resting and self._alarms.get(uid) == when
 
     def _catch_up(self, vms: Mapping[VmUid, Vm]) -> None:
         """VMs came or went without a touch: none may be left out of the counts or stay in them."""
         for uid in [uid for uid in self._resting if uid not in vms]:
             self._wake(uid)
         self._awake = {uid for uid in vms if uid not in self._resting}
+        self._alarms = {uid: when for uid, when in self._alarms.items() if uid in vms}
 
     def _next(self) -> list[VmUid]:
         """Touched VMs: all that are new or awake, and a part of those at rest."""

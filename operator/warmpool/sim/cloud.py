@@ -261,6 +261,29 @@ class SimCloud:
             ),
         )
 
+    async def down_hosts(self) -> frozenset[str]:
+        """Hosts whose service is silent."""
+
+        def work() -> frozenset[str]:
+            world = self._nova.world
+            return frozenset(h.name for h in world.hosts.values() if not world.is_up(h))
+
+        found = await self._call("GET", "/compute/v2.1/os-services", work)
+        return found if self._admin else frozenset()
+
+    async def console(self, server: ServerId, lines: int) -> str:
+        """The end of a console."""
+
+        def work() -> str:
+            try:
+                return self._nova.console(self._nova.get(server, self._project), lines)
+            except Refused as refused:
+                if refused.code in {404, 409}:
+                    return ""
+                raise
+
+        return await self._call("POST", f"{SERVERS}/{server}/action", work)
+
     async def close(self) -> None:
         """There is nothing to free."""
 

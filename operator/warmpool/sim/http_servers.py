@@ -145,6 +145,8 @@ async def act(call: Call) -> web.Response:
     if len(document) != 1:
         raise bad_request("There must be exactly one action")
     key, arguments = next(iter(document.items()))
+    if key == "os-getConsoleOutput":
+        return await _console(call, server, arguments)
     call.nova.act(
         server,
         key,
@@ -155,6 +157,15 @@ async def act(call: Call) -> web.Response:
     if key == "rebuild":
         return _whole(call, server, 202)
     return empty(200 if key == "evacuate" else 202)
+
+
+async def _console(call: Call, server: Server, arguments: object) -> web.Response:
+    """Asked of the host itself: a dead one keeps the caller waiting."""
+    host = call.nova.world.hosts.get(server.host or "")
+    if host is not None and not host.alive:
+        await asyncio.sleep(call.nova.spec.timings.rpc_timeout)
+    lines = arguments.get("length") if isinstance(arguments, dict) else None
+    return answer({"output": call.nova.console(server, lines if isinstance(lines, int) else 0)})
 
 
 async def show_metadata(call: Call) -> web.Response:

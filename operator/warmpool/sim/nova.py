@@ -13,7 +13,7 @@ from warmpool.ports.clock import Clock
 from warmpool.sim.actions import Actions, Arguments
 from warmpool.sim.builds import MAX_METADATA, Admission, BuildRequest, Builds
 from warmpool.sim.computes import EVACUATED, Computes
-from warmpool.sim.errors import Refused, bad_request, locked, no_instance
+from warmpool.sim.errors import UNEXPECTED, Refused, bad_request, locked, no_instance
 from warmpool.sim.faults import Fault, Faults
 from warmpool.sim.listing import Query, select
 from warmpool.sim.removal import Removal
@@ -132,6 +132,24 @@ class Nova:
         self.settle()
         self.world.note(key, server)
         self._actions.act(server, key, arguments or {}, admin=admin, version=version)
+
+    def console(self, server: Server, lines: int) -> str:
+        """What a server wrote on its console, to the last line.
+
+        Raises:
+            Refused: 409, it was not placed yet; 500, its host is dead.
+        """
+        self.settle()
+        host = self.world.hosts.get(server.host or "")
+        if host is None:
+            raise Refused(409, f"Instance {server.id} is not ready")
+        if not host.alive:
+            raise Refused(500, UNEXPECTED)
+        works = server.guest_up and server.reachable
+        panic = "Kernel panic - not syncing: no init found."
+        last = f"{server.hostname} login: " if works else panic
+        text = ["[    0.000000] Linux version 6.12.0-sim", "[    0.731000] eth0: link up", last]
+        return "\n".join(text[-lines:] if lines else text)
 
     def set_tags(self, server: Server, tags: Iterable[str]) -> None:
         """Put these tags in place of those there are."""

@@ -101,7 +101,7 @@ def _rows(path: str, schema: Mapping[str, Any], *, required: bool) -> Iterator[s
         f" {schema['description'].replace('|', chr(92) + '|')} |"
     )
     inner, mark = schema, ""
-    while inner["type"] == "array":
+    while inner.get("type") == "array":
         inner, mark = inner["items"], f"{mark}[]"
     for name, child in inner.get("properties", {}).items():
         yield from _rows(f"{path}{mark}.{name}", child, required=name in inner.get("required", ()))
@@ -131,6 +131,8 @@ def _type(schema: Mapping[str, Any]) -> str:
             return f"map to {_type(values)}"
         case {"format": "date-time"}:
             return "time"
+        case {"x-kubernetes-int-or-string": True}:
+            return "number or share"
         case {"type": str(name)}:
             return f"{name}{_bounds(schema)}"
         case _:

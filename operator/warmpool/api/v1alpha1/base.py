@@ -29,6 +29,28 @@ def seconds(duration: str) -> timedelta:
     return timedelta(seconds=sum(int(n) * _SECONDS[unit] for n, unit in parts))
 
 
+SHARE_PATTERN: Final = r"^(100|[0-9]{1,2})%$"
+
+Share = (
+    Annotated[int, Field(ge=0, le=20000)]
+    | Annotated[str, StringConstraints(pattern=SHARE_PATTERN, max_length=4)]
+)
+"""A number of things, or a share of those there are: `5`, `20%`."""
+
+
+def portion(share: Share, whole: int) -> int:
+    """How many of `whole` a share is; part of one counts as one.
+
+    Raises:
+        ValueError: the text is no share.
+    """
+    if isinstance(share, int):
+        return share
+    if re.fullmatch(SHARE_PATTERN, share) is None:
+        raise ValueError(f"{share!r} is no share: write it like 5 or 20%")
+    return -(-whole * int(share[:-1]) // 100)
+
+
 Time = datetime
 """A moment, always with its zone. In the CRD a string of format date-time."""
 

@@ -73,6 +73,15 @@ def _positive_duration(at: str, name: str) -> Rule:
     )
 
 
+def _share(at: str, name: str) -> Rule:
+    return Rule(
+        at,
+        "type(self) == int || self.matches('^(100|[0-9]{1,2})%$')",
+        f"{name} must be a number or a share: write it like 5 or 20%",
+        for_pattern=True,
+    )
+
+
 WARM_POOL: Final = Extras(
     short_names=("wp",),
     columns=(
@@ -130,11 +139,16 @@ WARM_POOL: Final = Extras(
         ),
         Rule(
             "spec",
-            "!has(self.health.probe) || !has(self.template.networks)"
-            " || self.template.networks.size() > 0",
+            "!has(self.health.probe) || has(self.health.probe.none)"
+            " || !has(self.template.networks) || self.template.networks.size() > 0",
             "health.probe needs an address to connect to, and template.networks is the empty list:"
             " name a network, leave networks out (Nova chooses), or leave the probe out",
             field="health.probe",
+        ),
+        Rule(
+            "spec.health.probe",
+            "[has(self.tcpSocket), has(self.httpGet), has(self.none)].filter(x, x).size() == 1",
+            "a probe is one of tcpSocket, httpGet and none: keep one of them",
         ),
         Rule(
             "spec.cloudRef",
@@ -158,6 +172,8 @@ WARM_POOL: Final = Extras(
             for_pattern=True,
         ),
         _positive_duration("spec.health.launchTimeout", "launchTimeout"),
+        _positive_duration("spec.health.period", "period"),
+        _share("spec.health.maxUnhealthy", "maxUnhealthy"),
         _positive_duration("spec.refill.cycle", "cycle"),
     ),
     sets=("spec.availabilityZones", "spec.template.securityGroups", "spec.template.tags"),

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from warmpool.api.names import Kind
-from warmpool.api.v1alpha1.base import Condition, Duration, Metadata, Model, Time
+from warmpool.api.v1alpha1.base import Condition, Duration, Metadata, Model, Share, Time
 
 ObjectName = Annotated[
     str,
@@ -87,20 +87,54 @@ class TCPSocket(Model):
     """Port on the first address of the VM."""
 
 
-class Probe(Model):
-    """How a VM proves that it is up."""
+class Scheme(StrEnum):
+    """How an HTTP probe speaks. With HTTPS the certificate is not verified."""
 
-    tcp_socket: TCPSocket
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+
+
+class HTTPGet(Model):
+    """An HTTP request that must be answered with a status from 200 to 399."""
+
+    port: int = Field(ge=1, le=65535)
+    """Port on the first address of the VM."""
+    path: str = Field(default="/", pattern=r"^/[!-~]*$", max_length=1024)
+    """What to ask for."""
+    scheme: Scheme = Scheme.HTTP
+    """How to ask. With HTTPS the certificate is not verified."""
+
+
+class NoProbe(Model):
+    """Nothing is asked of the VM itself."""
+
+
+class Probe(Model):
+    """How a VM proves that it is up. One of them."""
+
+    tcp_socket: TCPSocket | None = None
     """Connect to this port."""
+    http_get: HTTPGet | None = None
+    """Ask for this page."""
+    none: NoProbe | None = None
+    """Write `none: {}` to say that ACTIVE and placed is enough."""
 
 
 class Health(Model):
-    """When a VM counts as ready, and when a build counts as failed."""
+    """When a VM counts as ready, when a build as failed, and when a ready VM as sick."""
 
     launch_timeout: Duration = "15m"
     """From the POST to Nova until the VM must be ready."""
     probe: Probe | None = None
     """Checked after the server is ACTIVE. Unset: ACTIVE and placed is enough."""
+    period: Duration = "60s"
+    """Time between two checks of a ready VM. Nova's own word is heard at once."""
+    failure_threshold: int = Field(default=3, ge=1, le=1000)
+    """A ready VM that fails a check is kept from claims at once, and deleted after so many failed
+    checks in a row."""
+    max_unhealthy: Share = "20%"
+    """Of the VMs that are or were ready and are unclaimed: if more than so many fail their checks
+    at once, none of them is deleted, since the fault may lie elsewhere. A number or a share."""
 
 
 class ReclaimPolicy(StrEnum):
@@ -233,7 +267,7 @@ class WarmPoolStatus(Model):
     claimed: int = Field(default=0, ge=0)
     """Claimed."""
     failed: int = Field(default=0, ge=0)
-    """Failed and not yet gone."""
+    """Builds that have failed and are not yet gone, and VMs that fail their checks."""
     retained: int = Field(default=0, ge=0)
     """Kept after their claim ended (`reclaimPolicy: Retain`), outside the pool's account."""
     selector: str = Field(default="", max_length=512)
@@ -247,7 +281,7 @@ class WarmPoolStatus(Model):
     last_failure: Failure | None = None
     """The last failure, while it matters."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
-    """Ready, Progressing, CapacityAvailable, DependenciesResolved."""
+    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy."""
 
 
 class WarmPool(Model):

@@ -51,8 +51,12 @@ class WarmVMSpec(Model):
     """A claim has used it: it is built anew before it is ready again."""
 
 
+MAX_CONSOLE = 4000
+"""Characters of a console that a WarmVM holds."""
+
+
 class Fault(Model):
-    """Why a build failed."""
+    """Why a build failed, or why a VM that was ready does not work."""
 
     reason: str = Field(max_length=63)
     """Why, as one word."""
@@ -60,6 +64,8 @@ class Fault(Model):
     """Why, in Nova's words."""
     time: Time
     """When it was seen."""
+    console: str = Field(default="", max_length=MAX_CONSOLE)
+    """The last lines of the VM's console, where a build failed that had one."""
 
 
 class WarmVMStatus(Model):
@@ -84,7 +90,7 @@ class WarmVMStatus(Model):
     created_at: Time | None = None
     """When Nova accepted the build."""
     ready_at: Time | None = None
-    """When it became ready."""
+    """When it became ready. Kept while it fails its checks."""
     fault: Fault | None = None
     """Why it failed."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
