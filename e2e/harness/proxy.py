@@ -52,6 +52,7 @@ class Proxy:
         self._passing: dict[bool, asyncio.Event] = {}
         """Whether bytes pass: to the server (True), and back."""
         self._links: set[_Link] = set()
+        self._serving: set[asyncio.Task[None] | None] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self.port = 0
@@ -132,6 +133,7 @@ class Proxy:
         await self._stopping.wait()
         server.close()
         self._reset()
+        await asyncio.gather(*filter(None, self._serving))
 
     def _enter(self, mode: Mode) -> None:
         self._mode = mode
@@ -149,6 +151,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.served += 1
+        self._serving.add(asyncio.current_task())
         link = _Link()
         link.add(writer)
         self._links.add(link)
@@ -166,6 +169,7 @@ class Proxy:
         finally:
             link.reset()
             self._links.discard(link)
+            self._serving.discard(asyncio.current_task())
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, to_server: bool

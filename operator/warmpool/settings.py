@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from warmpool.reconcile.election import LONGEST
+
 
 class Settings(BaseSettings):
     """Settings of `warmpool run`. Each is `WARMPOOL_` and its name in capitals."""
@@ -33,7 +35,7 @@ class Settings(BaseSettings):
     identity: str | None = Field(default=None, max_length=200)
     """Name of this replica, unique among them. Unset: host name, process id and a random part."""
 
-    lease_seconds: float = Field(default=10, ge=2, le=120)
+    lease_seconds: float = Field(default=10, ge=2, le=LONGEST)
     """A leader that has not renewed for so long is replaced."""
 
     lease_deadline_seconds: float = Field(default=7, ge=1, le=110)

@@ -6,7 +6,7 @@ API server with our CRDs.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,8 @@ class Ground:
 
     cluster: Any
     namespace: str
+    delete_lease: Callable[[str], None]
+    """By hand."""
 
     def claim(self, name: str = "") -> dict[str, Any]:
         request = {"name": "data", "pool": {"name": "es-data"}, "count": 1}
@@ -61,14 +63,17 @@ def kubeconfig(request: pytest.FixtureRequest) -> Iterator[str]:
 async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
     namespace = f"contract-{secrets.token_hex(4)}"
     if request.param == "double":
-        yield Ground(FakeCluster(lambda: datetime.now(UTC), [namespace]), namespace)  # noqa: TID251
+        fake = FakeCluster(lambda: datetime.now(UTC), [namespace])  # noqa: TID251
+        yield Ground(fake, namespace, lambda name: fake.edit_lease(name, None))
         return
     config = request.getfixturevalue("kubeconfig")
     plane = request.getfixturevalue("control_plane")
     plane.kubectl("create", "namespace", namespace)
     plane.kubectl("label", "namespace", namespace, "contract=cluster")
     async with KubeCluster(await Credentials.load(config), namespace) as cluster:
-        yield Ground(cluster, namespace)
+        yield Ground(
+            cluster, namespace, lambda name: plane.kubectl("delete", "lease", name, "-n", namespace)
+        )
     await asyncio.sleep(0.1)  # TLS connections say goodbye after they are closed
 
 
@@ -359,6 +364,23 @@ async def test_a_lease_is_for_one_of_two_who_want_it(ground: Ground) -> None:
     await ground.cluster.put_lease("lease", a_lease("lease", "two", version))
     with pytest.raises(Conflict):
         await ground.cluster.put_lease("lease", a_lease("lease", "one", version))
+    assert (await ground.cluster.get_lease("lease"))["spec"]["holderIdentity"] == "two"
+
+
+async def test_a_lease_that_was_deleted_meanwhile_is_not_written_again(ground: Ground) -> None:
+    """It would be another one: who knew the old one has to look first."""
+    made = await ground.cluster.put_lease("lease", a_lease("lease", "one"))
+    held = {"metadata": made["metadata"], "spec": made["spec"]}
+    ground.delete_lease("lease")
+    with pytest.raises(Conflict):
+        await ground.cluster.put_lease(
+            "lease", {"metadata": held["metadata"], "spec": held["spec"]}
+        )
+    await ground.cluster.put_lease("lease", a_lease("lease", "two"))
+    with pytest.raises(Conflict):
+        await ground.cluster.put_lease(
+            "lease", {"metadata": held["metadata"], "spec": held["spec"]}
+        )
     assert (await ground.cluster.get_lease("lease"))["spec"]["holderIdentity"] == "two"
 
 

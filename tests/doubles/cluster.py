@@ -208,9 +208,13 @@ class FakeCluster:
         held = self._leases.get(name)
         if version is None and held is not None:
             raise Conflict(f"409: lease {name} already exists")
-        if version is not None and held is None:
-            raise NotFound(f"404: lease {name}")
-        if held is not None and held["metadata"]["resourceVersion"] != version:
+        if "uid" in new["metadata"] and (
+            held is None or held["metadata"]["uid"] != new["metadata"]["uid"]
+        ):
+            raise Conflict(f"409: lease {name}: Precondition failed: UID in precondition")
+        if held is None:
+            new["metadata"]["uid"] = f"lease-{next(self._uids)}"
+        elif held["metadata"]["resourceVersion"] != version:
             raise Conflict(f"409: lease {name} has been modified")
         self._tell_lease(name, new)
         await asyncio.sleep(ONE_WAY)
@@ -290,7 +294,8 @@ class FakeCluster:
         if body is None:
             del self._leases[name]
         else:
-            body["metadata"] |= {"name": name, "resourceVersion": version}
+            uid = body["metadata"].get("uid") or self._leases[name]["metadata"]["uid"]
+            body["metadata"] |= {"name": name, "uid": uid, "resourceVersion": version}
             self._leases[name] = copied(body)
         self._lease_log.append((self._version, name, copied(body)))
         for watcher in self._lease_watchers.get(name, []):

@@ -24,7 +24,7 @@ from warmpool.domain.errors import (
     NotLeading,
 )
 from warmpool.ports.cluster import Body
-from warmpool.reconcile.election import Elector, LeaseTimes
+from warmpool.reconcile.election import LONGEST, Elector, LeaseTimes
 
 TIMES = LeaseTimes()
 LEASE, DEADLINE, RETRY = (
@@ -325,6 +325,31 @@ def test_a_lease_given_away_by_hand_makes_no_two_leaders(holder: str) -> None:
             election.api.edit_lease(LEASE_NAME, {"holderIdentity": holder})
             await asyncio.sleep(RETRY)
             await election.wins(within=LEASE + RETRY + 1)
+
+    told(tale)
+
+
+@pytest.mark.parametrize("seconds", [1, 3, 100_000])
+def test_a_duration_changed_by_hand_makes_no_two_leaders(seconds: int) -> None:
+    """Others once believed a shorter one, while the holder did not know of it yet."""
+
+    async def tale(election: Election) -> None:
+        leader = await election.wins(within=1)
+        for _ in range(5):
+            await asyncio.sleep(7.3)
+            election.api.edit_lease(LEASE_NAME, {"leaseDurationSeconds": seconds})
+            await election.keeps(leader, 2 * RETRY)
+        assert election.api.lease(LEASE_NAME)["spec"]["leaseDurationSeconds"] == LEASE
+
+    told(tale)
+
+
+def test_a_dead_leaders_lease_is_not_waited_for_longer_than_any_may_last() -> None:
+    async def tale(election: Election) -> None:
+        leader = await election.wins(within=1)
+        await leader.die()
+        election.api.edit_lease(LEASE_NAME, {"leaseDurationSeconds": 100_000})
+        await election.wins(within=LONGEST + RETRY, other_than=leader)
 
     told(tale)
 

@@ -141,8 +141,11 @@ class Leases(Protocol):
     async def put_lease(self, name: str, body: Body) -> Body:
         """Create the Lease (no resourceVersion in the body) or replace it; the new state.
 
+        A body that replaces has all the metadata of the Lease that was read: without its uid the
+        API server would write one anew that was deleted meanwhile.
+
         Raises:
-            Conflict: somebody else wrote meanwhile.
+            Conflict: somebody else wrote meanwhile, or deleted it.
         """
         ...
 

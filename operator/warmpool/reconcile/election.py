@@ -10,7 +10,8 @@ compares wall clocks), so this is ours. What it promises:
 - A standby watches the Lease and tries the moment it is released or runs out.
 - It is released on the way out, so that a takeover need not wait for expiry.
 - Hands that delete or edit the Lease make no two leaders: whoever it names after that waits as long
-  as the former holder may lead on, and the holder writes a deleted Lease again.
+  as the former holder may lead on, whatever duration they gave it, and the holder writes a deleted
+  Lease again.
 """
 
 import asyncio
@@ -39,6 +40,9 @@ UNKNOWN: Final = "unknown"
 
 RELEASED: Final = 1
 """Seconds that a released Lease claims to last, by which it is told from one emptied by hand."""
+
+LONGEST: Final = 120
+"""Seconds that a lease may be set to last: no holder leads on for longer without renewing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +176,13 @@ class Elector:
         if version != self._seen_version:
             self._seen_version, self._seen_at = version, now
         spec = lease["spec"] if lease is not None else {}
-        duration = spec.get("leaseDurationSeconds") or self._times.lease.total_seconds()
+        ours = self._times.lease.total_seconds()
+        duration = spec.get("leaseDurationSeconds") or ours
         released = not spec.get("holderIdentity") and duration <= RELEASED
         if released or self._is_our_own(spec):
             return 0
-        return self._seen_at + float(duration) - now
+        # A hand may have made it shorter than its holder leads on, or longer than anybody's.
+        return self._seen_at + min(max(duration, ours), max(LONGEST, ours)) - now
 
     def _is_our_own(self, spec: Mapping[str, Any]) -> bool:
         """Whether it is as we wrote it: our name alone may have been put there by hand."""
@@ -216,17 +222,22 @@ class Elector:
 
     async def _renew(self) -> None:
         started = self._clock.monotonic()
-        try:
-            self._held = await self._leases.put_lease(LEASE_NAME, self._lease(self._held))
-        except NotFound:  # deleted by hand
-            self._held = await self._leases.put_lease(LEASE_NAME, self._lease(None))
+        self._held = await self._leases.put_lease(LEASE_NAME, self._lease(self._held))
         self._valid_until = started + self._times.deadline.total_seconds()
 
     async def _look_again(self) -> None:
-        """Somebody edited the Lease: if it still names us, go on from that version."""
+        """Somebody edited the Lease: if it still names us, go on from that version.
+
+        If somebody deleted it, write it anew.
+        """
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(self._times.retry.total_seconds()):
-                current = await self._leases.get_lease(LEASE_NAME)
+                try:
+                    current = await self._leases.get_lease(LEASE_NAME)
+                except NotFound:
+                    self._held = None
+                    await self._renew()
+                    return
             if current["spec"].get("holderIdentity") != self._identity:
                 raise NotLeading("another replica holds the lease")
             self._held = current
