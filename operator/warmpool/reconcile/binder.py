@@ -57,7 +57,11 @@ PUBLISH_AT_ONCE: Final = 64
 """Status writes in flight: the API server's own pace is reached with fewer."""
 
 SETTLE_AT_ONCE: Final = 16
-"""VM writes in flight while settling, so that they never stand in the way of a claim's status."""
+"""VMs being settled when no claim is under way..."""
+
+SETTLE_ASIDE: Final = 2
+"""...and while some are. A steady flow of claims would otherwise find all these writes before it in
+the API server now and then: they have to be as steady."""
 
 BURST: Final = 4
 """Claims being answered at once that make a burst: more of them are likely to come."""
@@ -65,7 +69,7 @@ BURST: Final = 4
 CALM: Final = 0.1
 """Seconds after a burst for which settling waits: the rest of the burst must not wait for it."""
 
-SETTLE_WITHIN: Final = 2.0
+SETTLE_WITHIN: Final = 0.5
 """Seconds after which settling waits no longer: the ledger is written whole each time, so a long
 one makes every claim wait."""
 
@@ -337,35 +341,39 @@ class Binder:
 
     async def _settle_all(self) -> None:
         """Write claimRefs, a bounded number at a time, when no claim waits for its status."""
-        slots = asyncio.Semaphore(SETTLE_AT_ONCE)
+        slots, aside = asyncio.Semaphore(SETTLE_AT_ONCE), asyncio.Semaphore(SETTLE_ASIDE)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 entry, published = await self._unsettled.get()
                 await slots.acquire()
-                work = self._settle(entry, published + SETTLE_WITHIN, slots.release)
-                tasks.create_task(work)
+                work = self._settle(entry, published + SETTLE_WITHIN, aside)
+                tasks.create_task(work).add_done_callback(lambda _: slots.release())
 
-    async def _settle(self, entry: LedgerEntry, latest: float, release: Callable[[], None]) -> None:
-        try:
-            for vm in entry.vms:
-                await self._lull(latest)
+    async def _settle(self, entry: LedgerEntry, latest: float, aside: asyncio.Semaphore) -> None:
+        for vm in entry.vms:
+            if await self._lull(latest):
                 await self._settle_vm(entry, vm)
-        finally:
-            release()
+            else:
+                async with aside:
+                    await self._settle_vm(entry, vm)
         self._finished(entry)
 
-    async def _lull(self, latest: float) -> None:
-        """Until no claim waits for its status, nor is likely to in a moment; not after `latest`."""
+    async def _lull(self, latest: float) -> bool:
+        """Whether no claim waits for its status, nor is likely to in a moment.
+
+        Waits for that, but not after `latest`.
+        """
         while (now := self._clock.monotonic()) < latest:
             calm_at = self._burst_at + CALM
             if now < calm_at:
                 await asyncio.sleep(min(calm_at, latest) - now)
             elif not self._publishing:
-                return
+                return True
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(latest - now):
                         await self._quiet.wait()
+        return now >= self._burst_at + CALM and not self._publishing
 
     async def _settle_vm(self, entry: LedgerEntry, vm: LedgerVM) -> None:
         claim = ClaimRef(

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 RETRY_AFTER: Final = timedelta(seconds=5)
 """Until a claim is looked at again after a failure: nothing here is in a claim's way."""
 
+GATHER: Final = 0.5
+"""Seconds that changes gather before their claims are looked at: binding one claim makes several,
+and whoever binds many has nothing better to do than to wait for us."""
+
 AT_ONCE: Final = 8
 """Claims whose metadata is written to Nova at a time."""
 
@@ -71,6 +75,7 @@ class Keeper:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._wait()
+                await asyncio.sleep(GATHER)
                 self._woken.clear()
                 for uid in self._take():
                     await self._look_after(uid, tasks)

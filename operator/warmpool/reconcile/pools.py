@@ -87,6 +87,9 @@ TERMINATE_MAX: Final = timedelta(seconds=20)
 CLUSTER_RETRY: Final = timedelta(seconds=1)
 """After the API server failed us."""
 
+PASS_EVERY: Final = 0.03
+"""Seconds between two passes over a pool: each event wakes it, and a claim has several."""
+
 STATUS_EVERY: Final = timedelta(milliseconds=500)
 """Between two writes of a pool's status: people read it, and every write costs a claim time."""
 
@@ -190,7 +193,8 @@ class PoolWorker:
             left = 0.0
         elif wake_at is not None:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
-        await asyncio.sleep(0)  # whoever waits for the loop comes first
+        await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
+        left = max(0.0, left - PASS_EVERY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._woken.wait()
@@ -523,15 +527,14 @@ class PoolWorker:
 
     async def _say(self, facts: PoolFacts) -> datetime | None:
         """Write the status if it changed; when to try again if that is too soon."""
-        memory = self._memory
+        memory, now = self._memory, self._clock.now()
+        if memory.status_at is not None and now < memory.status_at + STATUS_EVERY:
+            return memory.status_at + STATUS_EVERY
         counts = self._store.counts(self._ref)
         failure = self._setbacks.showing(full=facts.tally["ready",] >= facts.target)
         status = pool_status(facts, claimable(Stock(counts, facts.pool.spec.reserve)), failure)
         if status == facts.pool.status:
             return None
-        now = self._clock.now()
-        if memory.status_at is not None and now < memory.status_at + STATUS_EVERY:
-            return memory.status_at + STATUS_EVERY
         memory.status_at = now
         with contextlib.suppress(NotFound, TestFailed):
             patch = put_status(facts.pool.uid, status)
