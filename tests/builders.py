@@ -121,6 +121,7 @@ def a_view(vm: Vm, server: Server | None = None, **fields: Any) -> VmView:
         "settling": False,
         "claim_gone": False,
         "busy": False,
+        "recycling": vm.dirty,
     }
     return VmView(**(facts | fields))
 

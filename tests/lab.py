@@ -9,6 +9,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 
 from builders import a_pool_body
@@ -95,9 +96,13 @@ class Lab:
             identity=f"replica-{mine}",
             new_installation=lambda: HERE,
         )
-        self._term = asyncio.ensure_future(lead(world, lambda: self._leads[mine]))
+        self._term = asyncio.ensure_future(lead(world, partial(self.leads, mine)))
         if self._watching is None:
             self._watching = asyncio.ensure_future(self._count())
+
+    def leads(self, replica: int) -> bool:
+        """Whether a replica believes that it leads. It asks before it changes anything."""
+        return self._leads[replica]
 
     async def stop(self) -> None:
         """The leader dies in the middle of whatever it does."""

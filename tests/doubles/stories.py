@@ -68,13 +68,20 @@ class World:
     def finish_recycling(self) -> None:
         """As Nova and the pool do in the end: what a claim has used is ready again."""
         for ref, old in self.api.peek(Kind.WARM_VM).items():
-            if old["spec"].get("dirty") and "claimRef" not in old["spec"]:
+            going = "deletionTimestamp" in old["metadata"]
+            if old["spec"].get("dirty") and "claimRef" not in old["spec"] and not going:
                 spec = {**old["spec"], "dirty": False}
                 new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
                 clean = self.api._write(Kind.WARM_VM, ref, old, new)
                 status = {**clean["status"], "phase": Phase.READY.value, "conditions": []}
                 new = {**clean, "metadata": dict(clean["metadata"]), "status": status}
                 self.api._write(Kind.WARM_VM, ref, clean, new)
+
+    def replace_used(self) -> None:
+        """As the pool does where a leader has given up what a former one was recycling."""
+        for ref, vm in self.api.peek(Kind.WARM_VM).items():
+            if "deletionTimestamp" in vm["metadata"] and vm["spec"].get("dirty"):
+                add_vm(self.api, "data", f"{ref.name}-new", "r9/h9")
 
 
 @dataclass
@@ -251,7 +258,7 @@ def _check_settled(state: State, world: World) -> None:
         if "deletionTimestamp" not in vm["metadata"]:
             assert ref == allocated.get(uid), f"{name} has claimRef {ref}, not {allocated.get(uid)}"
         elif uid not in world.taken_away and ref is None:
-            left += 1
+            left += not vm["spec"].get("dirty")
         elif uid not in world.taken_away:
             claim = state.claims.get(ref)
             over = claim is None or claim["status"]["phase"] == ClaimPhase.RELEASED
@@ -325,6 +332,7 @@ RECYCLING = Story(
         3.0: lambda world: world.delete_claim("first"),
         9.0: World.finish_recycling,
         20.0: World.finish_recycling,
+        21.0: World.replace_used,
     },
     {"second": {BOUND}},
 )

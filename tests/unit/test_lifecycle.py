@@ -259,6 +259,13 @@ def test_a_used_vm_is_rebuilt_before_anything_else() -> None:
     assert step(a_view(DIRTY, UP)) == Step(Rebuild(DIRTY, UP))
 
 
+def test_a_used_vm_that_another_leader_may_have_had_rebuilt_is_given_up() -> None:
+    """That rebuild may arrive when a claim has the VM."""
+    for server in (UP, None):
+        view = a_view(DIRTY, server, recycling=False)
+        assert step(view, may_build=False) == Step(Discard(DIRTY, Reason.RECYCLING))
+
+
 def test_a_used_vm_is_not_rebuilt_when_nothing_may_be_built() -> None:
     assert step(a_view(DIRTY, UP), may_build=False) == WAIT
 

@@ -160,18 +160,29 @@ def _moved(view: VmView) -> Step:
 
 def _building(view: VmView, rules: Rules) -> Step:
     vm, server = view.vm, view.server
+    if vm.dirty and (step := _recycling(view, rules)) is not None:
+        return step
     if server is None:
         if view.server_missing:
             return Step(ConfirmLost(vm))
         return Step(Build(vm)) if rules.may_build and not rules.spec.paused else WAIT
-    if vm.dirty and view.rebuilt_at is None:
-        return Step(Rebuild(vm, server)) if rules.may_build else WAIT
-    if vm.dirty and not view.seen_since_rebuild:
-        return Step(look_again=rules.now + LISTED_AGAIN)
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
     started = view.rebuilt_at if vm.dirty else server.created
     return _launching(vm, server, rules, started or vm.created)
+
+
+def _recycling(view: VmView, rules: Rules) -> Step | None:
+    """What comes before a used VM is as a new one; None: nothing."""
+    vm, server = view.vm, view.server
+    if not view.recycling:
+        # A rebuild may be on its way to Nova that nobody waits for, to arrive when a claim has it.
+        return Step(Discard(vm, Reason.RECYCLING))
+    if server is None:
+        return None
+    if view.rebuilt_at is None:
+        return Step(Rebuild(vm, server)) if rules.may_build else WAIT
+    return None if view.seen_since_rebuild else Step(look_again=rules.now + LISTED_AGAIN)
 
 
 def _launching(vm: Vm, server: Server, rules: Rules, started: datetime) -> Step:

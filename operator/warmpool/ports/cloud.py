@@ -87,7 +87,8 @@ class Cloud(Protocol):
         Raises:
             RequestRejected: it is gone (404), locked or in a state that forbids it (409), or the
                 image does not do (400).
-            OutcomeUnknown: the answer was lost; a second rebuild does no harm.
+            OutcomeUnknown: the answer was lost. It may happen long afterwards, whatever the server
+                is used for by then.
         """
         ...
 

@@ -74,8 +74,9 @@ class Fenced:
 class FencedCloud:
     """A `Cloud` that asks before it creates, deletes or rebuilds.
 
-    A call that slips through all the same does no harm: its server is found by its owner's tag, or
-    swept.
+    A call that slips through all the same does no harm. A server that comes late is found by its
+    owner's tag, or swept; one that goes late was on its way out; and what a former leader may have
+    had rebuilt, the next one gives up, so that no rebuild hits a VM that has become a claim's.
     """
 
     def __init__(self, cloud: Cloud, check: Callable[[], None]) -> None:

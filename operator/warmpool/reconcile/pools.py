@@ -37,7 +37,7 @@ from warmpool.domain.actions import (
     Trouble,
 )
 from warmpool.domain.claims import Stock
-from warmpool.domain.cloud import BuildSpec
+from warmpool.domain.cloud import BuildSpec, Server
 from warmpool.domain.errors import (
     CapacityRefused,
     CloudError,
@@ -46,6 +46,7 @@ from warmpool.domain.errors import (
     CredentialsRefused,
     DependencyMissing,
     NotFound,
+    OutcomeUnknown,
     RequestRejected,
     TestFailed,
 )
@@ -112,6 +113,9 @@ class _Memory:
     """Zones of the WarmVMs whose creation is under way. The watch may show one before the answer
     to its creation comes, so they are known by name."""
     retries: dict[VmUid, tuple[datetime, int]] = field(default_factory=dict)
+    recycling: set[VmUid] = field(default_factory=set)
+    """VMs whose claims have ended in this term, and that are to be built anew. One whose rebuild
+    may or may not have happened is in it no more."""
     rebuilt: dict[VmUid, tuple[datetime, float]] = field(default_factory=dict)
     bucket: pace.Bucket | None = None
     status_at: datetime | None = None
@@ -288,6 +292,7 @@ class PoolWorker:
             busy=vm.uid in self._memory.busy or vm.ref in self._memory.creating,
             leaving=self._store.is_withheld(vm.uid),
             place=place_of(server, session) if server is not None and session is not None else None,
+            recycling=vm.uid in self._memory.recycling,
             rebuilt_at=rebuilt_at,
             seen_since_rebuild=session is not None and session.seen_since(moment),
             not_before=not_before,
@@ -372,6 +377,7 @@ class PoolWorker:
                 await do.discard(vm)
                 self._memory.retries.pop(vm.uid, None)  # its end begins anew, and at once
             case Release(vm=vm):
+                self._memory.recycling.add(vm.uid)
                 await do.release(vm)
             case Sicken(vm=vm, reason=reason, message=message):
                 await do.sicken(vm, reason, message)
@@ -404,7 +410,7 @@ class PoolWorker:
                     self._setbacks.posted(vm.uid)
             case Rebuild(vm=vm, server=server):
                 if spec is not None:
-                    await do.rebuild(server, spec, session)
+                    await self._rebuild(vm, server, spec, session)
                     moment = self._clock.now(), self._clock.monotonic()
                     self._memory.rebuilt[vm.uid] = moment
             case ReportBuilding(vm=vm, server=server):
@@ -414,6 +420,15 @@ class PoolWorker:
                 self._succeeded(vm)
             case InspectFault(vm=vm, server=server):
                 await do.inspect_fault(vm, server, session)
+
+    async def _rebuild(
+        self, vm: Vm, server: Server, spec: BuildSpec, session: CloudSession
+    ) -> None:
+        try:
+            await self._executor.rebuild(server, spec, session)
+        except OutcomeUnknown:
+            self._memory.recycling.discard(vm.uid)
+            raise
 
     async def _check(self, action: Check, health: Health, session: CloudSession) -> None:
         """See whether a VM works, and write it down if that is new."""
@@ -464,6 +479,7 @@ class PoolWorker:
         else:
             if not isinstance(self._store.vm(uid), Vm):
                 self._memory.retries.pop(uid, None)
+                self._memory.recycling.discard(uid)
         finally:
             self._memory.busy.discard(uid)
             self._views.touch(uid)
@@ -522,6 +538,7 @@ class PoolWorker:
         self._setbacks.succeeded(vm.uid, vm.zone)
         self._memory.retries.pop(vm.uid, None)
         self._memory.rebuilt.pop(vm.uid, None)
+        self._memory.recycling.discard(vm.uid)
 
     # -- say ----------------------------------------------------------------------------------
 
