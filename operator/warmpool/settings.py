@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     identity: str | None = Field(default=None, max_length=200)
     """Name of this replica, unique among them. Unset: host name, process id and a random part."""
 
-    lease_seconds: float = Field(default=10, ge=2, le=LONGEST)
-    """A leader that has not renewed for so long is replaced."""
+    lease_seconds: int = Field(default=10, ge=2, le=LONGEST)
+    """A leader that has not renewed for so long is replaced. Whole seconds, as in the Lease."""
 
     lease_deadline_seconds: float = Field(default=7, ge=1, le=110)
     """A leader stops so long after its last good renewal. Below `lease_seconds`."""

@@ -42,6 +42,9 @@ PAGE_SIZE: Final = 500
 CONNECTIONS: Final = 100
 """Connections kept to the API server; HTTP/1.1 carries one request each."""
 
+LEASE_CONNECTIONS: Final = 4
+"""Connections for Leases alone: a renewal must not queue behind a burst of claims."""
+
 MAX_MESSAGE: Final = 500
 """Characters of the API server's texts that we repeat."""
 
@@ -106,10 +109,10 @@ class Credentials:
         value = await self._configuration.get_api_key_with_prefix("BearerToken")
         return None if value is None else value.split(" ", 1)[-1].strip()
 
-    def session(self) -> aiohttp.ClientSession:
-        """A session with the configuration's TLS. The caller closes it."""
+    def session(self, connections: int) -> aiohttp.ClientSession:
+        """A session of so many connections, with the configuration's TLS. The caller closes it."""
         context = kubernetes_client.ApiClient(self._configuration).rest_client.ssl_context
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(limit=connections, ssl=context, keepalive_timeout=60)
         return aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         )
@@ -130,9 +133,11 @@ class KubeCluster:
         self._namespace = namespace
         self._observe = observe
         self._session: aiohttp.ClientSession | None = None
+        self._lease_session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = self._credentials.session()
+        self._session = self._credentials.session(CONNECTIONS)
+        self._lease_session = self._credentials.session(LEASE_CONNECTIONS)
         return self
 
     async def __aexit__(
@@ -141,8 +146,9 @@ class KubeCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._lease_session):
+            if session is not None:
+                await session.close()
 
     async def list(self, kind: Kind) -> Snapshot:
         items, version = await self._pages(_collection(kind))
@@ -235,10 +241,9 @@ class KubeCluster:
     async def _watch(
         self, path: str, query: Mapping[str, str]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        assert self._session is not None, "enter the context first"  # noqa: S101
         forever = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
         try:
-            async with self._session.get(
+            async with self._session_for(path).get(
                 self._credentials.endpoint.server + path,
                 params=query,
                 headers=await self._headers(),
@@ -250,6 +255,11 @@ class KubeCluster:
                     yield orjson.loads(line)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterUnavailable(f"watch of {path} ended: {error!r}") from error
+
+    def _session_for(self, path: str) -> aiohttp.ClientSession:
+        session = self._lease_session if path.startswith(self._leases) else self._session
+        assert session is not None, "enter the context first"  # noqa: S101
+        return session
 
     async def _headers(self) -> dict[str, str]:
         token = await self._credentials.token()
@@ -264,7 +274,6 @@ class KubeCluster:
         body: Any = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        assert self._session is not None, "enter the context first"  # noqa: S101
         headers = await self._headers()
         data = None
         if body is not None:
@@ -273,7 +282,7 @@ class KubeCluster:
         started = time.monotonic()
         status = 0
         try:
-            async with self._session.request(
+            async with self._session_for(path).request(
                 method,
                 self._credentials.endpoint.server + path,
                 params=query,

@@ -8,10 +8,13 @@ compares wall clocks), so this is ours. What it promises:
 - Whether another's lease has run out is judged by how long *we* have seen it unchanged, never by
   its timestamps: clocks of two machines need not agree.
 - A standby watches the Lease and tries the moment it is released or runs out.
+- A slow answer is waited for, as long as there is time left for another attempt. A renewal whose
+  answer was lost counts from its start, once the Lease is seen to say what we asked.
 - It is released on the way out, so that a takeover need not wait for expiry.
 - Hands that delete or edit the Lease make no two leaders: whoever it names after that waits as long
-  as the former holder may lead on, whatever duration they gave it, and the holder writes a deleted
-  Lease again.
+  as the former holder may lead on, whatever duration they gave it, and the holder takes a deleted
+  or emptied Lease again. Who finds it gone writes one that nobody holds, so that all count from a
+  version of something that is there.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Any, Final
 
 from warmpool.api.names import LEASE_NAME
@@ -32,17 +36,14 @@ from warmpool.ports.cluster import Body, Leases
 log = logging.getLogger(__name__)
 
 
-GONE: Final = "gone"
-"""Stands for the version of a Lease that is not there."""
-
-UNKNOWN: Final = "unknown"
-"""Stands for it when we could not look: it may have come and gone meanwhile."""
-
 RELEASED: Final = 1
 """Seconds that a released Lease claims to last, by which it is told from one emptied by hand."""
 
 LONGEST: Final = 120
 """Seconds that a lease may be set to last: no holder leads on for longer without renewing it."""
+
+HURRY: Final = 0.25
+"""Part of the retry after which a renewal that failed is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ class Elector:
         self._seen_version = ""
         self._seen_at = float("-inf")
         self._held: Body | None = None
-        self._asked: dict[str, Any] = {}
-        """What we last wanted the Lease to say: so we know our own, though the answer was lost."""
+        self._asked: dict[str, float] = {}
+        """The renewTimes that we asked for since we last heard, and when each attempt began: so we
+        know our own, though the answer was lost."""
 
     def leads(self) -> bool:
         """Whether this replica may write now. To be asked right before each write."""
@@ -135,7 +137,7 @@ class Elector:
         while True:
             wait = self._times.retry.total_seconds()
             try:
-                async with asyncio.timeout(self._times.retry.total_seconds()):
+                async with asyncio.timeout(self._patience(self._times.deadline.total_seconds())):
                     free_in = await self._try()
                 if free_in is None:
                     return
@@ -145,49 +147,47 @@ class Elector:
             except (ClusterError, TimeoutError) as error:
                 log.info("cannot read or take the lease: %r", error)
                 self._held = None
-                if self._seen_version == GONE:
-                    self._seen_version = UNKNOWN
             await self._until_changed(wait)
 
     async def _try(self) -> float | None:
         """One attempt: None if we lead now, else seconds until the other's lease runs out."""
         started = self._clock.monotonic()
-        try:
-            current = await self._leases.get_lease(LEASE_NAME)
-        except NotFound:
-            current = None
+        current = await self._look()
         free_in = self._free_in(current, started)
         if free_in > 0:
             self._held = current
             return free_in
-        self._held = await self._leases.put_lease(LEASE_NAME, self._lease(current))
-        self._seen_version = self._held["metadata"]["resourceVersion"]
-        self._valid_until = started + self._times.deadline.total_seconds()
+        taken = await self._leases.put_lease(LEASE_NAME, self._lease(current))
+        self._hold(taken, started)
+        self._seen_version = taken["metadata"]["resourceVersion"]
         return None
 
-    def _free_in(self, lease: Body | None, now: float) -> float:
-        """Seconds until a lease may be taken, counted from when we first saw this version.
+    async def _look(self) -> Body | None:
+        """The Lease. None: there has never been one. One that is gone was deleted by hand."""
+        try:
+            return await self._leases.get_lease(LEASE_NAME)
+        except NotFound:
+            if not self._seen_version:
+                return None
+            return await self._leases.put_lease(LEASE_NAME, self._nobodys())
 
-        One that is gone has been deleted by hand, unless none was ever seen.
-        """
-        if lease is None and not self._seen_version:
+    def _free_in(self, lease: Body | None, now: float) -> float:
+        """Seconds until a lease may be taken, counted from when we first saw this version."""
+        if lease is None:
             return 0
-        version = lease["metadata"]["resourceVersion"] if lease is not None else GONE
+        version, spec = lease["metadata"]["resourceVersion"], lease["spec"]
         if version != self._seen_version:
             self._seen_version, self._seen_at = version, now
-        spec = lease["spec"] if lease is not None else {}
+        if _is_released(spec) or self._is_our_own(spec):
+            return 0
         ours = self._times.lease.total_seconds()
         duration = spec.get("leaseDurationSeconds") or ours
-        released = not spec.get("holderIdentity") and duration <= RELEASED
-        if released or self._is_our_own(spec):
-            return 0
         # A hand may have made it shorter than its holder leads on, or longer than anybody's.
         return self._seen_at + min(max(duration, ours), max(LONGEST, ours)) - now
 
     def _is_our_own(self, spec: Mapping[str, Any]) -> bool:
         """Whether it is as we wrote it: our name alone may have been put there by hand."""
-        names = ("holderIdentity", "renewTime")
-        return bool(self._asked) and all(spec.get(n) == self._asked[n] for n in names)
+        return spec.get("holderIdentity") == self._identity and spec.get("renewTime") in self._asked
 
     async def _until_changed(self, wait: float) -> None:
         """Sleep, but no longer than until the Lease is changed by somebody."""
@@ -195,52 +195,93 @@ class Elector:
             await asyncio.sleep(self._jittered(min(timedelta(seconds=wait), self._times.retry)))
             return
         version = self._held["metadata"]["resourceVersion"]
-        with contextlib.suppress(TimeoutError, ClusterError):
+        try:
             async with asyncio.timeout(wait):
-                stream = self._leases.watch_lease(LEASE_NAME, version)
-                async with contextlib.aclosing(stream):
-                    async for seen in stream:
-                        if seen is not None:  # renewed: its time counts from now
-                            self._free_in(seen, self._clock.monotonic())
-                        return
+                await self._see_change(version)
+        except TimeoutError:
+            pass
+        except ClusterError as error:
+            log.info("cannot watch the lease: %r", error)
+            await asyncio.sleep(self._jittered(self._times.retry * HURRY))
+
+    async def _see_change(self, version: str) -> None:
+        async with contextlib.aclosing(self._leases.watch_lease(LEASE_NAME, version)) as stream:
+            async for seen in stream:
+                if seen is not None:  # renewed: its time counts from now
+                    self._free_in(seen, self._clock.monotonic())
+                return
 
     # -- keeping and giving up ----------------------------------------------------------------
 
     async def _renew_until_lost(self) -> None:
+        pause = self._jittered(self._times.retry)
         while True:
-            await asyncio.sleep(self._jittered(self._times.retry))
-            left = self._valid_until - self._clock.monotonic()
+            await asyncio.sleep(pause)
+            started = self._clock.monotonic()
+            left = self._valid_until - started
             if left <= 0:
                 raise NotLeading("the lease was not renewed in time")
-            try:
-                async with asyncio.timeout(min(left, self._times.retry.total_seconds())):
-                    await self._renew()
-            except Conflict:
-                await self._look_again()
-            except (ClusterError, TimeoutError) as error:
-                log.warning("the lease was not renewed: %r", error)
+            renewed = await self._try_to_renew(self._patience(left))
+            took = self._clock.monotonic() - started
+            span = self._times.retry * (1 if renewed else HURRY)
+            pause = max(0.0, self._jittered(span) - took)
+
+    def _patience(self, left: float) -> float:
+        """Seconds for one attempt: half of what is left, so that another one is possible.
+
+        Under load answers take long, and to give each up after a short while would be to get none.
+        """
+        return min(left, max(self._times.retry.total_seconds(), left / 2))
+
+    async def _try_to_renew(self, patience: float) -> bool:
+        try:
+            async with asyncio.timeout(patience):
+                await self._renew()
+        except Conflict:
+            return await self._look_again(patience)
+        except (ClusterError, TimeoutError) as error:
+            log.warning("the lease was not renewed: %r", error)
+            return False
+        return True
 
     async def _renew(self) -> None:
         started = self._clock.monotonic()
-        self._held = await self._leases.put_lease(LEASE_NAME, self._lease(self._held))
-        self._valid_until = started + self._times.deadline.total_seconds()
+        written = await self._leases.put_lease(LEASE_NAME, self._lease(self._held))
+        self._hold(written, started)
 
-    async def _look_again(self) -> None:
-        """Somebody edited the Lease: if it still names us, go on from that version.
+    def _hold(self, lease: Body, since: float) -> None:
+        """The Lease is ours, by an attempt that began then."""
+        self._held = lease
+        self._valid_until = since + self._times.deadline.total_seconds()
+        self._asked = {lease["spec"]["renewTime"]: since}
 
-        If somebody deleted it, write it anew.
+    async def _look_again(self, patience: float) -> bool:
+        """The Lease is not as we know it. True: that was us, by an attempt whose answer was lost.
+
+        Somebody may have edited it: if it names us or nobody, we go on from that version. If
+        somebody deleted it, we write it anew.
         """
         with contextlib.suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(self._times.retry.total_seconds()):
+            async with asyncio.timeout(patience):
                 try:
                     current = await self._leases.get_lease(LEASE_NAME)
                 except NotFound:
                     self._held = None
                     await self._renew()
-                    return
-            if current["spec"].get("holderIdentity") != self._identity:
-                raise NotLeading("another replica holds the lease")
-            self._held = current
+                    return True
+            return self._recognise(current)
+        return False
+
+    def _recognise(self, lease: Body) -> bool:
+        spec = lease["spec"]
+        if spec.get("holderIdentity") not in ("", None, self._identity) or _is_released(spec):
+            raise NotLeading("another replica holds the lease")
+        since = self._asked.get(spec.get("renewTime", "")) if self._is_our_own(spec) else None
+        if since is None:
+            self._held = lease
+            return False
+        self._hold(lease, since)
+        return True
 
     async def _release(self) -> None:
         """Hand the Lease back, as far as the API server can be reached."""
@@ -266,15 +307,26 @@ class Elector:
             "renewTime": now,
             "leaseTransitions": old.get("leaseTransitions", 0) + (0 if ours or not old else 1),
         }
-        self._asked = dict(spec)
+        self._asked[now] = self._clock.monotonic()
         meta: dict[str, object] = {"name": LEASE_NAME}
         if current is not None:
             meta = {k: v for k, v in current["metadata"].items() if k != "managedFields"}
         return {"metadata": meta, "spec": spec}
 
+    def _nobodys(self) -> dict[str, dict[str, object]]:
+        """A Lease that nobody holds, and nobody may take before it has run out."""
+        duration = int(self._times.lease.total_seconds())
+        spec: dict[str, object] = {"holderIdentity": "", "leaseDurationSeconds": duration}
+        return {"metadata": {"name": LEASE_NAME}, "spec": spec}
+
     def _jittered(self, span: timedelta) -> float:
         """Up to a fifth shorter, so that replicas do not march in step."""
         return span.total_seconds() * (1 - 0.2 * self._rng.random())
+
+
+def _is_released(spec: Mapping[str, Any]) -> bool:
+    """Whether its holder has handed it back. One that was emptied by hand may still be held."""
+    return not spec.get("holderIdentity") and (spec.get("leaseDurationSeconds") or inf) <= RELEASED
 
 
 def _first(error: BaseException | None) -> BaseException | None:
