@@ -22,6 +22,9 @@ NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 POOL = Ref("search", "data")
 
+REVISION = "of-now"
+"""Of a pool's template, and of its VMs."""
+
 
 def after(seconds: float) -> datetime:
     """A moment so long after `NOW`."""
@@ -54,6 +57,7 @@ def a_pool(ref: Ref = POOL, **fields: Any) -> Pool:
         "deleting": False,
         "finalized": True,
         "status": fields.pop("status", WarmPoolStatus()),
+        "revision": fields.pop("revision", REVISION),
         "spec": a_pool_spec(**fields),
     }
     return Pool(**(facts | own))
@@ -72,6 +76,7 @@ def a_vm(number: int = 1, phase: Phase = Phase.READY, **fields: Any) -> Vm:
         "version": number,
         "generation": 1,
         "pool": POOL,
+        "revision": REVISION,
         "zone": "",
         "phase": phase,
         "claim": None,

@@ -202,6 +202,10 @@ BASE64_REMEDY = "userData must be base64 without line breaks: encode it"
             a_pool(health={"probe": {"none": {}}}, template={"networks": []}), id="no-probe"
         ),
         pytest.param(a_pool(health={"maxUnhealthy": 3}), id="number-of-unhealthy"),
+        pytest.param(
+            a_pool(expireAfter="168h", updateStrategy={"type": "Recreate", "maxUnavailable": 1}),
+            id="turnover",
+        ),
         pytest.param(a_pool(health={"maxUnhealthy": "35%"}), id="share-of-unhealthy"),
         pytest.param(a_pool(refill={"maxPerCycle": 10}), id="refill"),
         pytest.param(a_claim(), id="claim"),
@@ -320,6 +324,24 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
             "spec.health.maxUnhealthy",
             "greater than or equal to 0",
             id="less-than-none",
+        ),
+        pytest.param(
+            a_pool(expireAfter="7d"),
+            "spec.expireAfter",
+            f"expireAfter {DURATION_REMEDY}",
+            id="days",
+        ),
+        pytest.param(
+            a_pool(updateStrategy={"maxUnavailable": "0%"}),
+            "spec.updateStrategy.maxUnavailable",
+            "write it like 1 or 20%, or choose type OnReplenish",
+            id="none-may-be-missing",
+        ),
+        pytest.param(
+            a_pool(updateStrategy={"maxUnavailable": 0}),
+            "spec.updateStrategy.maxUnavailable",
+            "maxUnavailable must not be zero",
+            id="zero-may-be-missing",
         ),
         pytest.param(
             a_pool(refill={"maxPerCycle": 10, "cycle": "0h0m"}),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from builders import (
     NOW,
+    REVISION,
     a_place,
     a_pool_spec,
     a_server,
@@ -47,7 +48,7 @@ def sick(number: int = 1, failures: int = 1, **fields: object) -> VmView:
 
 
 def step(view: VmView, spec: WarmPoolSpec = ASKED, *, now: float = 0, **rules: bool) -> Step:
-    return next_step(view, Rules(spec, after(now), **rules))
+    return next_step(view, Rules(spec, after(now), REVISION, **rules))
 
 
 # --- shares ---------------------------------------------------------------------------------

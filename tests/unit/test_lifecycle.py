@@ -7,6 +7,7 @@ import pytest
 
 from builders import (
     NOW,
+    REVISION,
     a_claim_ref,
     a_place,
     a_pool_spec,
@@ -53,7 +54,7 @@ DIRTY = a_vm(1, Phase.BUILDING, dirty=True)
 
 
 def step(view: VmView, spec: WarmPoolSpec = SPEC, *, may_build: bool = True) -> Step:
-    return next_step(view, Rules(spec, NOW, may_build=may_build))
+    return next_step(view, Rules(spec, NOW, REVISION, may_build=may_build))
 
 
 @pytest.mark.parametrize("why", ["busy", "settling", "leaving"])

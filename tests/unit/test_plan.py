@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from builders import (
     NOW,
+    REVISION,
     a_claim_ref,
     a_place,
     a_pool,
@@ -22,9 +23,12 @@ from builders import (
     some_facts,
 )
 from warmpool.api.names import Phase, Reason
+from warmpool.api.v1alpha1.base import portion
+from warmpool.api.v1alpha1.pool import UpdateType
+from warmpool.api.v1alpha1.vm import Fault
 from warmpool.domain.actions import Action, Build, CreateVm, Discard, Fail, Release, Terminate
 from warmpool.domain.cloud import ServerState
-from warmpool.domain.pools import Hold, PoolFacts, Problem, VmView
+from warmpool.domain.pools import Checked, Hold, PoolFacts, Problem, VmView
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import counts_for_size, servers, unclaimed, under_way
 
@@ -112,6 +116,11 @@ def test_a_vm_that_fails_is_not_given_up_besides() -> None:
 # --- what holds of every plan ---------------------------------------------------------------
 
 ZONES = ["az1", "az2"]
+FAULTS = [
+    None,
+    Fault(reason=Reason.PROBE_FAILED, message="silent", time=NOW),
+    Fault(reason=Reason.SERVER_BUSY, message="busy", time=after(-99)),
+]
 
 SOME = settings(max_examples=settings().max_examples // 5)
 """Facts are many objects, and slow to draw."""
@@ -122,6 +131,7 @@ def some_view(draw: st.DrawFn, number: int) -> VmView:
     """A VM in any state that its own fields and its claim allow."""
     phase = draw(st.sampled_from(Phase))
     claim = draw(st.sampled_from([None, None, a_claim_ref()]))
+    was_ready = phase in (Phase.READY, Phase.FAILED) and draw(st.booleans())
     vm = a_vm(
         number,
         phase,
@@ -132,6 +142,9 @@ def some_view(draw: st.DrawFn, number: int) -> VmView:
         dirty=phase is Phase.BUILDING and draw(st.booleans()),
         retained=claim is not None and draw(st.booleans()) and draw(st.booleans()),
         created=after(draw(st.integers(-900, 0))),
+        revision=draw(st.sampled_from([REVISION, REVISION, "older"])),
+        ready_at=after(draw(st.integers(-900, 0))) if was_ready else None,
+        fault=draw(st.sampled_from(FAULTS)) if phase is Phase.FAILED else None,
     )
     state = draw(st.sampled_from([None, *ServerState]))
     settling = (
@@ -147,6 +160,7 @@ def some_view(draw: st.DrawFn, number: int) -> VmView:
         busy=draw(st.booleans()) and draw(st.booleans()),
         leaving=claim is None and draw(st.booleans()) and draw(st.booleans()),
         not_before=draw(st.sampled_from([None, None, after(-1), after(9)])),
+        checked=draw(st.sampled_from([None, Checked(NOW), Checked(after(-99), 5)])),
     )
 
 
@@ -160,6 +174,12 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
         availability_zones=draw(st.sampled_from([[], ZONES])),
         paused=draw(st.booleans()) and draw(st.booleans()),
         deleting=draw(st.booleans()) and draw(st.booleans()),
+        expire_after=draw(st.sampled_from([None, "5m"])),
+        update_strategy={
+            "type": draw(st.sampled_from(UpdateType)),
+            "maxUnavailable": draw(st.sampled_from([1, "20%", "100%"])),
+        },
+        health={"maxUnhealthy": draw(st.sampled_from([0, "20%", "100%"]))},
     )
     return some_facts(
         *[draw(some_view(n)) for n in range(number)],
@@ -203,8 +223,9 @@ def test_a_plan_starts_no_more_than_target_size_concurrency_and_pace_allow(
     number, spec = started(plan(facts).actions).total(), facts.pool.spec
     if not number:
         return
-    assert unclaimed(facts) + number <= max(spec.replicas, facts.wanted)
-    assert under_way(facts) + number <= spec.max_concurrent
+    going = sum(isinstance(a, Discard) for a in plan(facts).actions)
+    assert unclaimed(facts) - going + number <= max(spec.replicas, facts.wanted)
+    assert under_way(facts) - going + number <= spec.max_concurrent
     assert spec.max_size is None or servers(facts) + number <= spec.max_size
     assert facts.tokens is None or number <= facts.tokens
     assert facts.cloud_ready
@@ -246,6 +267,29 @@ def test_a_plan_never_gives_up_what_is_claimed_settling_or_in_hand(facts: PoolFa
 def test_a_plan_has_at_most_one_action_for_each_vm(facts: PoolFacts) -> None:
     uids = [a.vm.uid for a in plan(facts).actions if not isinstance(a, CreateVm)]
     assert len(uids) == len(set(uids))
+
+
+@SOME
+@given(any_facts())
+def test_no_more_ready_vms_go_for_newer_ones_than_may_be_missing(facts: PoolFacts) -> None:
+    spec = facts.pool.spec
+    newer = [
+        a.vm
+        for a in plan(facts).actions
+        if isinstance(a, Discard) and a.reason in (Reason.OUTDATED, Reason.TOO_OLD)
+    ]
+    ready_ones = [vm for vm in newer if vm.phase is Phase.READY]
+    if spec.update_strategy.type is UpdateType.RECREATE:
+        ready_ones = [vm for vm in ready_ones if vm.revision == REVISION]
+    if ready_ones:
+        left = facts.tally["ready",] - len(ready_ones)
+        most = portion(spec.update_strategy.max_unavailable, facts.target)
+        attainable = facts.target
+        if spec.max_size is not None:
+            attainable = min(attainable, spec.max_size - servers(facts) + unclaimed(facts))
+        assert left >= attainable - most
+        assert not facts.holds
+        assert not spec.paused
 
 
 @SOME

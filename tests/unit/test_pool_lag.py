@@ -18,6 +18,7 @@ from warmpool.domain.errors import Conflict
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, ServerId, VmUid
 from warmpool.effects.clock import SystemClock
+from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.execute import Executor
@@ -170,7 +171,10 @@ def a_ready_vm(name: str, rack: str) -> dict[str, Any]:
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "finalizers": ["warmpool.dev/server"],
         },
-        "spec": {"poolRef": {"name": POOL.name, "uid": "pool-uid"}},
+        "spec": {
+            "poolRef": {"name": POOL.name, "uid": "pool-uid"},
+            "revision": revision_of(Template(flavor="f", image="i", networks=[])),
+        },
         "status": {"phase": Phase.READY.value, "rack": rack, "hypervisor": f"{rack}-h"},
     }
 

@@ -78,6 +78,7 @@ class PoolCondition(StrEnum):
     CAPACITY_AVAILABLE = "CapacityAvailable"
     DEPENDENCIES_RESOLVED = "DependenciesResolved"
     HEALTHY = "Healthy"
+    UP_TO_DATE = "UpToDate"
 
 
 class ClaimCondition(StrEnum):
@@ -110,6 +111,9 @@ class Reason(StrEnum):
     ALL_HEALTHY = "AllHealthy"
     REPLACING_UNHEALTHY = "ReplacingUnhealthy"
     TOO_MANY_UNHEALTHY = "TooManyUnhealthy"
+    UP_TO_DATE = "UpToDate"
+    ROLLING_OUT = "RollingOut"
+    OLDER_KEPT = "OlderKept"
     # dependencies of a pool
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason, not a secret
@@ -140,6 +144,8 @@ class Reason(StrEnum):
     SERVER_BUSY = "ServerBusy"
     HOST_DOWN = "HostDown"
     UNHEALTHY = "Unhealthy"
+    OUTDATED = "Outdated"
+    TOO_OLD = "TooOld"
     RECYCLING = "Recycling"
     # claims
     BOUND = "Bound"

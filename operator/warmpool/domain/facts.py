@@ -23,6 +23,8 @@ class Vm:
     version: int
     generation: int
     pool: Ref
+    revision: str
+    """Of the template that it was built from."""
     zone: str
     """The zone asked of Nova; empty: Nova's choice."""
     phase: Phase
@@ -77,3 +79,5 @@ class Pool:
     finalized: bool
     spec: WarmPoolSpec
     status: WarmPoolStatus
+    revision: str
+    """Of its template."""

@@ -117,6 +117,7 @@ def marks(view: VmView, zones: Sequence[str]) -> Iterator[Mark]:
         yield ("rack", vm.place.rack, "claimed")
     if counts_for_size(view):
         yield ("unclaimed",)
+        yield ("revision", vm.revision)
         yield ("zone", vm.zone if vm.zone in zones else vm.place.zone)
         if vm.phase is Phase.READY:
             yield ("ready",)
@@ -164,6 +165,7 @@ class PoolFacts:
             counted.update({("zone", zone): number})
             for mark in ("server", "unclaimed", "under way"):
                 counted.update({(mark,): number})
+            counted.update({("revision", self.pool.revision): number})
         return counted
 
     @property

@@ -16,6 +16,7 @@ from warmpool.domain.pools import Mark, PoolFacts
 from warmpool.planning.condition import condition
 from warmpool.planning.health import tolerated, unhealthy
 from warmpool.planning.sizing import servers, to_create, unclaimed, under_way
+from warmpool.planning.turnover import is_rolling, is_stopped, outdated
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ def pool_status(
         _capacity(facts),
         _dependencies(facts),
         _healthy(facts),
+        _up_to_date(facts),
     ]
     return WarmPoolStatus(
         observed_generation=pool.generation,
@@ -48,6 +50,8 @@ def pool_status(
         claimed=tally["claimed",],
         retained=tally["retained",],
         failed=tally["failed",],
+        revision=pool.revision,
+        updated=tally["revision", pool.revision],
         selector=f"{LABEL_POOL}={pool.ref.name}",
         state=_state(facts, findings).value,
         claimable=claimable,
@@ -95,6 +99,8 @@ def _walls(facts: PoolFacts) -> Iterator[Reason]:
         yield Reason.MAX_SIZE_REACHED
     if unhealthy(facts) and unclaimed(facts) >= facts.target and not under_way(facts):
         yield _about_the_sick(facts).reason
+    if is_rolling(facts):
+        yield Reason.ROLLING_OUT
     yield Reason.FILLING
 
 
@@ -138,6 +144,8 @@ def _going(facts: PoolFacts) -> Finding:
 
 
 def _what_stops(facts: PoolFacts) -> str:
+    if facts.pool.spec.paused:
+        return "the pool is paused"
     if facts.problem is not None:
         return facts.problem.message
     if facts.holds:
@@ -191,6 +199,21 @@ def _about_the_sick(facts: PoolFacts) -> Finding:
     limit = facts.pool.spec.health.failure_threshold
     text = f"{text}: each is replaced after {limit} in a row"
     return Finding(kind, True, Reason.REPLACING_UNHEALTHY, text)
+
+
+def _up_to_date(facts: PoolFacts) -> Finding:
+    """Whether all unclaimed VMs are of the template as it is now."""
+    kind, old, whole = PoolCondition.UP_TO_DATE, outdated(facts), unclaimed(facts)
+    revision, strategy = facts.pool.revision, facts.pool.spec.update_strategy
+    if not old:
+        return Finding(kind, True, Reason.UP_TO_DATE, f"{whole} VMs are of revision {revision}")
+    text = f"{old} of {whole} unclaimed VMs are older than revision {revision}"
+    if not is_rolling(facts):
+        text = f"{text}: {strategy.type.value} keeps them until they are claimed or too old"
+        return Finding(kind, False, Reason.OLDER_KEPT, text)
+    if is_stopped(facts):
+        text = f"{text}, and wait: {_what_stops(facts)}"
+    return Finding(kind, False, Reason.ROLLING_OUT, text)
 
 
 def _state(facts: PoolFacts, findings: list[Finding]) -> Reason:

@@ -6,7 +6,7 @@ from typing import Final
 
 from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.base import seconds
-from warmpool.api.v1alpha1.pool import WarmPoolSpec
+from warmpool.api.v1alpha1.pool import Health, WarmPoolSpec
 from warmpool.domain.actions import (
     Action,
     Build,
@@ -28,6 +28,7 @@ from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.facts import Vm
 from warmpool.domain.pools import VmView, is_sick
 from warmpool.planning.health import due, is_asked, is_hopeless, trouble
+from warmpool.planning.turnover import expires_at
 
 SHOW_BUILDING_AFTER: Final = timedelta(seconds=5)
 """A build older than this is shown with its server. Quicker ones are Ready before anyone looks,
@@ -48,7 +49,7 @@ class Step:
     """Until it is time to look again, nothing is to be decided about it."""
 
 
-WAIT: Final = Step()
+WAIT: Final = Step(at_rest=True)
 """Nothing to do until something changes."""
 
 
@@ -58,6 +59,8 @@ class Rules:
 
     spec: WarmPoolSpec
     now: datetime
+    revision: str
+    """Of the pool's template as it is now."""
     may_build: bool = True
     """Whether a server may be POSTed now (no hold, cloud listed, not paused)."""
     may_give_up: bool = True
@@ -100,14 +103,26 @@ def _ready(view: VmView, rules: Rules) -> Step:
     if server is not None and found is not None:
         return Step(Check(vm, server, found))
     moved = _moved(view)
-    if moved.action is not None or server is None or view.checked is None:
+    if moved.action is not None or server is None:
         return moved
-    if not is_asked(rules.spec.health):
-        return WAIT
-    when = due(vm.uid, view.checked, rules.spec.health)
-    if when > rules.now:
-        return Step(look_again=when, at_rest=True)
-    return Step(Check(vm, server, None))
+    check_at = _check_at(view, rules.spec.health)
+    if check_at is not None and check_at <= rules.now:
+        return Step(Check(vm, server, None))
+    return _resting(check_at, expires_at(vm, rules.spec), rules.now)
+
+
+def _check_at(view: VmView, health: Health) -> datetime | None:
+    if view.checked is None or not is_asked(health):
+        return None
+    return due(view.vm.uid, view.checked, health)
+
+
+def _resting(check_at: datetime | None, old_at: datetime | None, now: datetime) -> Step:
+    """Nothing is to be done about a ready VM until one of these times."""
+    if old_at is not None and old_at <= now:
+        return Step(look_again=check_at)
+    times = [when for when in (check_at, old_at) if when is not None]
+    return Step(look_again=min(times), at_rest=True) if times else WAIT
 
 
 def _sick(view: VmView, rules: Rules) -> Step:
@@ -163,9 +178,7 @@ def _building(view: VmView, rules: Rules) -> Step:
     if vm.dirty and (step := _recycling(view, rules)) is not None:
         return step
     if server is None:
-        if view.server_missing:
-            return Step(ConfirmLost(vm))
-        return Step(Build(vm)) if rules.may_build and not rules.spec.paused else WAIT
+        return _not_built(view, rules)
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
     started = view.rebuilt_at if vm.dirty else server.created
@@ -180,9 +193,26 @@ def _recycling(view: VmView, rules: Rules) -> Step | None:
         return Step(Discard(vm, Reason.RECYCLING))
     if server is None:
         return None
+    if vm.revision != rules.revision:
+        # Its server keeps user data and metadata of the template that it was built from.
+        return Step(_outdated(vm))
     if view.rebuilt_at is None:
         return Step(Rebuild(vm, server)) if rules.may_build else WAIT
     return None if view.seen_since_rebuild else Step(look_again=rules.now + LISTED_AGAIN)
+
+
+def _not_built(view: VmView, rules: Rules) -> Step:
+    vm = view.vm
+    if view.server_missing:
+        return Step(ConfirmLost(vm))
+    if not rules.may_build or rules.spec.paused:
+        return WAIT
+    # What is POSTed now is of the template as it is now.
+    return Step(Build(vm) if vm.revision == rules.revision else _outdated(vm))
+
+
+def _outdated(vm: Vm) -> Discard:
+    return Discard(vm, Reason.OUTDATED)
 
 
 def _launching(vm: Vm, server: Server, rules: Rules, started: datetime) -> Step:

@@ -1,6 +1,6 @@
 """A pool's plan: facts in, actions out. No clock, no chance, no I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,21 +9,47 @@ from warmpool.domain.actions import Action, Build, CreateVm, Discard
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import Plan, PoolFacts, VmView, counts_for_size
 from warmpool.planning.health import may_give_up
-from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
+from warmpool.planning.lifecycle import Rules, Step, next_step
 from warmpool.planning.sizing import surplus, to_create, zones_for
+from warmpool.planning.turnover import turnover
 
 
 def plan(facts: PoolFacts) -> Plan:
-    """What to do with a pool now."""
+    """What to do with a pool now. Who is given up has its successor planned in the same breath."""
     looked = list(_steps(facts))
-    restless = frozenset(uid for uid, step in looked if step is not WAIT and not step.at_rest)
+    restless = frozenset(uid for uid, step in looked if not step.at_rest)
     alarms = {uid: step.look_again for uid, step in looked if step.at_rest and step.look_again}
     steps = [step for _, step in looked if not step.at_rest]
     stepping = [s.action for s in steps if s.action is not None]
-    resizing = [] if _is_still(facts) else list(_resize(facts, stepping))
-    going = {a.vm.uid for a in resizing if isinstance(a, Discard)}
+    leaving = [] if _is_still(facts) else _leaving(facts, stepping)
+    going = {a.vm.uid for a in leaving}
     staying = [a for a in stepping if isinstance(a, CreateVm) or a.vm.uid not in going]
-    return Plan(tuple(staying + resizing), _earliest(facts, steps), restless | going, alarms)
+    gone = going | {a.vm.uid for a in staying if isinstance(a, Discard)}
+    coming = [] if _is_still(facts) else _coming(_without(facts, gone))
+    return Plan((*staying, *leaving, *coming), _earliest(facts, steps), restless | going, alarms)
+
+
+def _leaving(facts: PoolFacts, stepping: Iterable[Action]) -> list[Discard]:
+    """Who goes because there are too many, or for a newer one."""
+    if facts.pool.deleting:
+        return []
+    in_hand = {a.vm.uid for a in stepping if not isinstance(a, CreateVm | Build)}
+    too_many = [Discard(vm, Reason.SHRINKING) for vm in surplus(facts) if vm.uid not in in_hand]
+    return too_many + turnover(facts, in_hand)
+
+
+def _without(facts: PoolFacts, gone: Collection[VmUid]) -> PoolFacts:
+    """The facts once these are given up."""
+    if not gone:
+        return facts
+    vms = (replace(v, leaving=True) if v.vm.uid in gone else v for v in facts.vms)
+    return replace(facts, vms=tuple(vms))
+
+
+def _coming(facts: PoolFacts) -> list[CreateVm]:
+    if facts.pool.deleting or not facts.cloud_ready or facts.problem is not None:
+        return []
+    return [CreateVm(zone) for zone in zones_for(facts, to_create(facts))]
 
 
 def _is_still(facts: PoolFacts) -> bool:
@@ -32,10 +58,11 @@ def _is_still(facts: PoolFacts) -> bool:
 
 
 def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
-    rules = Rules(facts.pool.spec, facts.now, may_give_up=may_give_up(facts))
+    pool = facts.pool
+    rules = Rules(pool.spec, facts.now, pool.revision, may_give_up=may_give_up(facts))
     no_builds = replace(rules, may_build=False)
     for view in facts.vms:
-        if facts.pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
+        if pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
             yield view.vm.uid, Step(Discard(view.vm, Reason.DELETING))
             continue
         yield view.vm.uid, next_step(view, rules if _may_build(facts, view) else no_builds)
@@ -44,18 +71,6 @@ def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
 def _may_build(facts: PoolFacts, view: VmView) -> bool:
     held = "" in facts.holds or view.vm.zone in facts.holds
     return facts.cloud_ready and facts.problem is None and not held
-
-
-def _resize(facts: PoolFacts, stepping: list[Action]) -> Iterator[Action]:
-    if facts.pool.deleting:
-        return
-    busy = {a.vm.uid for a in stepping if not isinstance(a, CreateVm | Build)}
-    for vm in surplus(facts):
-        if vm.uid not in busy:
-            yield Discard(vm, Reason.SHRINKING)
-    if facts.cloud_ready and facts.problem is None:
-        for zone in zones_for(facts, to_create(facts)):
-            yield CreateVm(zone)
 
 
 def _earliest(facts: PoolFacts, steps: list[Step]) -> datetime | None:

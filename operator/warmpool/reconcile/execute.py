@@ -492,6 +492,7 @@ def place_of(server: Server, session: CloudSession) -> Place:
 def _new_vm(pool: Pool, ref: Ref, zone: str) -> dict[str, object]:
     spec = WarmVMSpec(
         pool_ref=OwnerPool(name=pool.ref.name, uid=pool.uid),
+        revision=pool.revision,
         zone=zone,
         reclaim_policy=pool.spec.reclaim_policy,
     )

@@ -58,6 +58,7 @@ from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import excess
+from warmpool.planning.turnover import wants_all
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.checks import Checks
@@ -210,7 +211,7 @@ class PoolWorker:
         self._refresh(pool)
         session = await self._recipe.prepare(pool)
         facts = self._observe(pool, session)
-        if excess(facts) or pool.deleting:
+        if excess(facts) or pool.deleting or wants_all(facts):
             facts = self._observe(pool, session, whole=True)
         decided = plan(facts)
         self._views.settle(facts.vms, decided, facts.zones)
@@ -352,13 +353,13 @@ class PoolWorker:
         finally:
             del self._memory.creating[ref]
             self.wake()
-        spec = self._recipe.spec
-        assert spec is not None, "planned only when resolved"  # noqa: S101
-        await self._guarded(vm, self._post(vm, spec, session), builds=True)
+        await self._guarded(vm, self._post(vm, session), builds=True)
 
-    async def _post(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
-        await self._executor.post(vm, spec, session)
-        self._setbacks.posted(vm.uid)
+    async def _post(self, vm: Vm, session: CloudSession) -> None:
+        spec = self._recipe.spec_for(vm)
+        if spec is not None:
+            await self._executor.post(vm, spec, session)
+            self._setbacks.posted(vm.uid)
 
     async def _act(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
         assert not isinstance(action, CreateVm)  # noqa: S101 - has a path of its own
@@ -402,7 +403,7 @@ class PoolWorker:
         pool: Pool,
         session: CloudSession,
     ) -> None:
-        do, spec = self._executor, self._recipe.spec
+        do, spec = self._executor, self._recipe.spec_for(action.vm)
         match action:
             case Build(vm=vm):
                 if spec is not None:

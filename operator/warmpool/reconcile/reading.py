@@ -8,6 +8,7 @@ from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
+from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body
 
 PROVIDER_SCHEME: Final = "openstack:///"
@@ -43,6 +44,7 @@ def read_vm(body: Body) -> Vm:
         version=int(meta.resource_version),
         generation=meta.generation,
         pool=Ref(meta.namespace, vm.spec.pool_ref.name),
+        revision=vm.spec.revision,
         zone=vm.spec.zone,
         phase=status.phase,
         claim=vm.spec.claim_ref,
@@ -99,4 +101,5 @@ def read_pool(body: Body) -> Pool:
         finalized=POOL_FINALIZER in meta.finalizers,
         spec=pool.spec,
         status=pool.status,
+        revision=revision_of(pool.spec.template),
     )

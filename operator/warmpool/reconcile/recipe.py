@@ -8,7 +8,7 @@ from typing import Final
 from warmpool.api.names import Reason
 from warmpool.domain.cloud import BuildSpec
 from warmpool.domain.errors import CloudError, DependencyMissing, NotFound
-from warmpool.domain.facts import Pool
+from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
@@ -30,11 +30,18 @@ class Recipe:
         self._clouds = clouds
         self._clock = clock
         self._generation = -1
-        self.spec: BuildSpec | None = None
-        """As it was resolved last; kept while a problem lasts."""
+        self._spec: BuildSpec | None = None
+        self._revision = ""
         self.problem: Problem | None = None
         self.due: datetime | None = None
         """When to look again."""
+
+    def spec_for(self, vm: Vm) -> BuildSpec | None:
+        """What to build a VM from, as it was resolved last; kept while a problem lasts.
+
+        None: the template has changed since the VM was written, so it is to be given up.
+        """
+        return self._spec if self._revision == vm.revision else None
 
     def doubt(self) -> None:
         """Nova called a request wrong: look the names up again at once."""
@@ -59,7 +66,7 @@ class Recipe:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
         try:
             spec = await session.cloud.resolve(pool.spec.template, zones)
-            self.spec = replace(spec, user_data=await self._user_data(pool))
+            spec = replace(spec, user_data=await self._user_data(pool))
         except NotFound as error:
             field = "spec.template.userDataSecretRef"
             self.problem = Problem(Reason.SECRET_NOT_FOUND, str(error), field)
@@ -68,6 +75,7 @@ class Recipe:
         except CloudError as error:
             self.problem = problem_of(error)
         else:
+            self._spec, self._revision = spec, pool.revision
             self.problem, self._generation = None, pool.generation
             self.due = now + RESOLVE_EVERY
             return

@@ -106,6 +106,7 @@ WARM_POOL: Final = Extras(
         Column("Flavor", ".spec.template.flavor", "Nova flavor.", wide=True),
         Column("Image", ".spec.template.image", "Glance image.", wide=True),
         Column("Cloud", ".spec.cloudRef.cloud", "Cloud that it builds in.", wide=True),
+        Column("Revision", ".status.revision", "Template as it is now.", wide=True),
         Column("Failure", ".status.lastFailure.reason", "Why builds failed last.", wide=True),
     ),
     rules=(
@@ -174,6 +175,14 @@ WARM_POOL: Final = Extras(
         _positive_duration("spec.health.launchTimeout", "launchTimeout"),
         _positive_duration("spec.health.period", "period"),
         _share("spec.health.maxUnhealthy", "maxUnhealthy"),
+        _positive_duration("spec.expireAfter", "expireAfter"),
+        _share("spec.updateStrategy.maxUnavailable", "maxUnavailable"),
+        Rule(
+            "spec.updateStrategy.maxUnavailable",
+            "type(self) == int ? self > 0 : self != '0%'",
+            "maxUnavailable must not be zero, since nothing could ever be replaced: write it like"
+            " 1 or 20%, or choose type OnReplenish",
+        ),
         _positive_duration("spec.refill.cycle", "cycle"),
     ),
     sets=("spec.availabilityZones", "spec.template.securityGroups", "spec.template.tags"),
@@ -313,6 +322,7 @@ WARM_VM: Final = Extras(
         Column("Hypervisor", ".status.hypervisor", "Hypervisor that it runs on."),
         Column("Zone", ".status.zone", "Availability zone that it stands in."),
         Column("IP", ".status.addresses[0]", "First address."),
+        Column("Revision", ".spec.revision", "Template that it was built from."),
         AGE,
         Column("Server", ".status.serverID", "Nova's id of the server.", wide=True),
         Column("Fault", ".status.fault.reason", "Why it failed.", wide=True),
@@ -340,7 +350,12 @@ WARM_VM: Final = Extras(
             "poolRef cannot be changed: delete the WarmVM, and the other pool builds its own",
         ),
     ),
-    selectable=(".spec.poolRef.name", ".spec.claimRef.name", ".status.phase"),
+    selectable=(
+        ".spec.poolRef.name",
+        ".spec.revision",
+        ".spec.claimRef.name",
+        ".status.phase",
+    ),
 )
 
 BINDING_LEDGER: Final = Extras(

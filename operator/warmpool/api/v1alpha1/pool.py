@@ -175,6 +175,29 @@ class ClaimRules(Model):
     """No claim keeps VMs of this pool longer. `0s`: no bound."""
 
 
+class UpdateType(StrEnum):
+    """What becomes of unclaimed VMs when the template changes."""
+
+    ROLLING_UPDATE = "RollingUpdate"
+    ON_REPLENISH = "OnReplenish"
+    RECREATE = "Recreate"
+
+
+class UpdateStrategy(Model):
+    """How unclaimed VMs are replaced that are of an older template, or too old. Claimed ones stay.
+
+    Nothing is replaced while builds are held, something that the template names is missing, or the
+    pool is paused.
+    """
+
+    type: UpdateType = UpdateType.ROLLING_UPDATE
+    """When the template changes. RollingUpdate: a few at a time. OnReplenish: only new VMs follow
+    it. Recreate: all at once."""
+    max_unavailable: Share = "20%"
+    """So many VMs may be missing at once for the sake of newer ones: a number, or a share of
+    those that the pool shall have ready. Expiry keeps to it whatever the type."""
+
+
 class Refill(Model):
     """Pace of building: a token bucket that starts full."""
 
@@ -205,6 +228,11 @@ class WarmPoolSpec(Model):
     """Builds in flight at most, over all zones."""
     health: Health = Field(default_factory=Health)
     """When a VM is ready, and when its build has failed."""
+    expire_after: Duration | None = None
+    """Ready VMs that nobody has claimed are replaced at this age at the latest, and up to a tenth
+    of it sooner, so that those that were built together do not go together. Unset: never."""
+    update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy)
+    """How VMs of an older template, and VMs that are too old, are replaced."""
     reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
     """Of VMs whose claim has ended. Delete: they go. Recycle: Nova builds them anew from the
     image, and they join the pool again. Retain: they stay, outside the pool's account."""
@@ -270,6 +298,10 @@ class WarmPoolStatus(Model):
     """Builds that have failed and are not yet gone, and VMs that fail their checks."""
     retained: int = Field(default=0, ge=0)
     """Kept after their claim ended (`reclaimPolicy: Retain`), outside the pool's account."""
+    revision: str = Field(default="", max_length=63)
+    """Name of the template as it is now: a hash."""
+    updated: int = Field(default=0, ge=0)
+    """Unclaimed VMs of that revision."""
     selector: str = Field(default="", max_length=512)
     """Label selector of the pool's WarmVMs, for the scale subresource."""
     state: str = Field(default="", max_length=63)
@@ -281,7 +313,7 @@ class WarmPoolStatus(Model):
     last_failure: Failure | None = None
     """The last failure, while it matters."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
-    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy."""
+    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy, UpToDate."""
 
 
 class WarmPool(Model):

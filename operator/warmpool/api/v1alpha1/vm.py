@@ -36,6 +36,8 @@ class WarmVMSpec(Model):
 
     pool_ref: OwnerPool
     """The pool it belongs to."""
+    revision: str = Field(default="", max_length=63)
+    """Revision of the pool's template that it was built from."""
     zone: str = Field(default="", max_length=255)
     """Availability zone asked of Nova. Empty: Nova chose."""
     claim_ref: ClaimRef | None = None
