@@ -69,7 +69,7 @@ BURST: Final = 4
 CALM: Final = 0.1
 """Seconds after a burst for which settling waits: the rest of the burst must not wait for it."""
 
-SETTLE_WITHIN: Final = 0.5
+SETTLE_WITHIN: Final = 1.5
 """Seconds after which settling waits no longer: the ledger is written whole each time, so a long
 one makes every claim wait."""
 
