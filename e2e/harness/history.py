@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from warmpool.api.names import GROUP, VERSION, Kind
-from warmpool.effects.kube import Credentials
+from warmpool.effects.kube import CONNECTIONS, Credentials
 
 Body = dict[str, Any]
 CREATED: Final = 201
@@ -47,7 +47,7 @@ class Api:
         credentials = await Credentials.load(str(self._kubeconfig))
         self._server = credentials.endpoint.server
         self._headers = {"Authorization": f"Bearer {await credentials.token()}"}
-        self._session = credentials.session()
+        self._session = credentials.session(CONNECTIONS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
