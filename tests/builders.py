@@ -15,7 +15,7 @@ from warmpool.api.v1alpha1.vm import ClaimRef
 from warmpool.domain.cloud import Place, Server, ServerState
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
-from warmpool.domain.pools import PoolFacts, VmView
+from warmpool.domain.pools import PoolFacts, Site, Survey, VmView
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 """The moment at which tests happen."""
@@ -34,6 +34,18 @@ def after(seconds: float) -> datetime:
 def a_place(number: int = 1, *, rack: str | None = None, zone: str = "az1") -> Place:
     """A hypervisor of its own for each number, in rack `r<number>` unless told otherwise."""
     return Place("RegionOne", zone, f"r{number}" if rack is None else rack, f"h{number}")
+
+
+def a_site(
+    number: int = 1, room: int | None = 10, *, rack: str | None = None, zone: str = "az1"
+) -> Site:
+    """The hypervisor of `a_place(number)`, with room for ten."""
+    return Site(a_place(number, rack=rack, zone=zone), room)
+
+
+def a_survey(*sites: Site, **fields: Any) -> Survey:
+    """A cloud that was looked at, and shows these hypervisors."""
+    return Survey(**({"sites": sites} | fields))
 
 
 def a_pool_spec(**fields: Any) -> WarmPoolSpec:
@@ -78,6 +90,7 @@ def a_vm(number: int = 1, phase: Phase = Phase.READY, **fields: Any) -> Vm:
         "pool": POOL,
         "revision": REVISION,
         "zone": "",
+        "aim": "",
         "phase": phase,
         "claim": None,
         "reclaim": ReclaimPolicy.DELETE,

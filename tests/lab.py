@@ -54,9 +54,15 @@ class Answering:
 class Lab:
     """One cloud, one API server, and the replica that leads."""
 
-    def __init__(self, *, seed: int = 1, build: float = 2.0, racks: int = 4) -> None:
-        """Builds take `build` seconds; each rack has two hypervisors, each zone two racks."""
+    def __init__(
+        self, *, seed: int = 1, build: float = 2.0, racks: int = 4, admin: bool = True
+    ) -> None:
+        """Builds take `build` seconds; each rack has two hypervisors, each zone two racks.
+
+        `admin`: the credentials see hosts, and may choose them.
+        """
         self.clock = LoopClock()
+        self._admin = admin
         hosts = tuple(
             HostSpec(zone=f"az{1 + n // 2}", rack=f"r{n + 1}", count=2) for n in range(racks)
         )
@@ -133,7 +139,7 @@ class Lab:
             self._watching.cancel()
 
     def _open(self, _text: str, _cloud: str, installation: InstallationId) -> Cloud:
-        return SimCloud(self.nova, installation=installation)
+        return SimCloud(self.nova, installation=installation, admin=self._admin)
 
     async def _count(self) -> None:
         while True:

@@ -134,6 +134,10 @@ def a_pool(*, name: str = "", template: Manifest | None = None, **spec: Any) -> 
     return manifest(Kind.WARM_POOL, name, defaults | spec)
 
 
+def a_rule(domain: str, **bounds: int) -> Manifest:
+    return {"domain": domain, **bounds}
+
+
 def a_request(name: str = "data", count: int = 3) -> Manifest:
     return {"name": name, "pool": {"name": "es-data"}, "count": count}
 
@@ -208,6 +212,17 @@ BASE64_REMEDY = "userData must be base64 without line breaks: encode it"
         ),
         pytest.param(a_pool(health={"maxUnhealthy": "35%"}), id="share-of-unhealthy"),
         pytest.param(a_pool(refill={"maxPerCycle": 10}), id="refill"),
+        pytest.param(
+            a_pool(spread=[a_rule("rack", minDomains=3, maxSkew=1), a_rule("zone", maxSkew=2)]),
+            id="spread",
+        ),
+        pytest.param(
+            a_pool(replicas=0, spread=[a_rule("rack", minDomains=3)]), id="spread-of-nothing"
+        ),
+        pytest.param(
+            a_pool(availabilityZones=["a", "b"], spread=[a_rule("zone", maxPerDomain=2)]),
+            id="spread-over-zones",
+        ),
         pytest.param(a_claim(), id="claim"),
         pytest.param(a_claim(name="c" * 63), id="claim-name-of-63"),
         pytest.param(a_claim(mode="RackAware"), id="rack-aware"),
@@ -235,6 +250,33 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
             "spec.maxSize",
             "must not be below replicas: raise maxSize or lower replicas",
             id="max-size-below-replicas",
+        ),
+        pytest.param(
+            a_pool(spread=[a_rule("rack")]), "spec.spread[0]", "must say something", id="no-rule"
+        ),
+        pytest.param(
+            a_pool(spread=[a_rule("rack", maxSkew=1), a_rule("rack", minDomains=2)]),
+            "spec.spread[1]",
+            "Duplicate value",
+            id="two-rules-for-a-level",
+        ),
+        pytest.param(
+            a_pool(spread=[a_rule("rack", minDomains=4)]),
+            "spec.spread",
+            "raise replicas",
+            id="more-domains-than-vms",
+        ),
+        pytest.param(
+            a_pool(availabilityZones=["a"], spread=[a_rule("zone", minDomains=2)]),
+            "spec.spread",
+            "name more zones",
+            id="more-domains-than-zones",
+        ),
+        pytest.param(
+            a_pool(availabilityZones=["a", "b"], spread=[a_rule("zone", maxPerDomain=1)]),
+            "spec.spread",
+            "no place for all replicas",
+            id="no-place-in-the-zones",
         ),
         pytest.param(a_pool(name="p" * 51), "metadata.name", "choose a shorter", id="name-of-51"),
         pytest.param(a_pool(name="es.data"), "metadata.name", "no dot", id="name-with-a-dot"),

@@ -55,6 +55,7 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
         random.Random(1),  # noqa: S311 - jitter
         wake_vms=lambda _: None,
         wake_pool=lambda _: None,
+        nudge=lambda _: None,
     )
     running = asyncio.ensure_future(clouds.run())
     await asyncio.sleep(0)

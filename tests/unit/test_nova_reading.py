@@ -221,6 +221,11 @@ FAULTS = [
         FaultClass.CAPACITY,
         Reason.NO_VALID_HOST,
     ),
+    (
+        "Exceeded maximum number of retries. Exhausted all hosts available for instance 5d8b.",
+        FaultClass.HOSTS,
+        Reason.BUILD_FAULT,
+    ),
     (BAD_DISK, FaultClass.VM, Reason.BUILD_FAULT),
     ("Image 77 is unacceptable: not a qcow2", FaultClass.VM, Reason.BUILD_FAULT),
     ("", FaultClass.VM, Reason.BUILD_FAULT),

@@ -17,6 +17,7 @@ from warmpool.planning.pace import (
     full,
     next_token,
     spend,
+    whole,
 )
 
 TEN_A_MINUTE = Refill(max_per_cycle=10, cycle="1m")
@@ -44,6 +45,14 @@ def test_tokens_are_spent_and_given_back() -> None:
 
 def test_a_bucket_with_a_whole_token_waits_for_none() -> None:
     assert next_token(Bucket(1, NOW), TEN_A_MINUTE) is None
+
+
+def test_a_token_that_lacks_a_rounding_is_whole() -> None:
+    """A pool that was woken a microsecond too early span until the clock had moved."""
+    nearly = Bucket(1 - 1e-9, NOW)
+    assert whole(nearly) == 1
+    assert next_token(nearly, TEN_A_MINUTE) is None
+    assert whole(Bucket(0.99, NOW)) == 0
 
 
 def test_an_empty_bucket_says_when_the_next_whole_token_is_there() -> None:

@@ -13,7 +13,17 @@ import pytest
 
 from warmpool.api.names import Kind, Phase
 from warmpool.api.v1alpha1.pool import Template
-from warmpool.domain.cloud import BuildSpec, Listing, NetworkChoice, Server, ServerRequest, Topology
+from warmpool.domain.cloud import (
+    BuildSpec,
+    Inventory,
+    Listing,
+    NetworkChoice,
+    Quota,
+    Server,
+    ServerRequest,
+    Topology,
+    Usage,
+)
 from warmpool.domain.errors import Conflict
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, ServerId, VmUid
@@ -123,6 +133,12 @@ class EmptyCloud:
     async def console(self, _server: ServerId, _lines: int) -> str:
         return ""
 
+    async def inventory(self, _spec: BuildSpec) -> Inventory:
+        return Inventory(visible=False, why_not="hidden")
+
+    async def quota(self) -> Quota:
+        return Quota(*(Usage(0, None) for _ in range(3)))
+
     async def delete(self, _server: ServerId) -> None: ...
 
     async def rebuild(self, _server: ServerId, _image_id: str) -> None: ...
@@ -198,6 +214,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             rng,
             wake_vms=lambda _owners: None,
             wake_pool=lambda _pool: worker.wake(),
+            nudge=lambda _pool: worker.wake(),
         )
         executor = Executor(store, api, NoProber(), clock, rng, give_up=partial(delete, api))
         worker = PoolWorker(

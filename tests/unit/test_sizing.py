@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,22 @@ from builders import NOW, a_place, a_pool, a_view, a_vm, building, claimed, read
 from warmpool.api.names import Phase, Reason
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import Hold
-from warmpool.planning.sizing import most_crowded, surplus, to_create, unclaimed, zones_for
+from warmpool.domain.pools import Hold, PoolFacts
+from warmpool.planning.filling import to_build
+from warmpool.planning.sizing import most_crowded, surplus, to_create, unclaimed
 
 
 def held(*zones: str) -> Mapping[str, Hold]:
     return {zone: Hold(NOW, Reason.QUOTA_EXCEEDED, "no more") for zone in zones}
+
+
+def zones_for(facts: PoolFacts, number: int) -> list[str]:
+    """Where so many builds would go."""
+    roomy = facts.pool.spec.model_copy(
+        update={"replicas": unclaimed(facts) + number, "max_concurrent": 500}
+    )
+    more = replace(facts, pool=replace(facts.pool, spec=roomy))
+    return [build.zone for build in to_build(more)]
 
 
 def leaving(number: int = 1) -> Vm:

@@ -79,6 +79,7 @@ class PoolCondition(StrEnum):
     DEPENDENCIES_RESOLVED = "DependenciesResolved"
     HEALTHY = "Healthy"
     UP_TO_DATE = "UpToDate"
+    BALANCED = "Balanced"
 
 
 class ClaimCondition(StrEnum):
@@ -114,6 +115,12 @@ class Reason(StrEnum):
     UP_TO_DATE = "UpToDate"
     ROLLING_OUT = "RollingOut"
     OLDER_KEPT = "OlderKept"
+    # spread of a pool
+    SPREAD_KEPT = "SpreadKept"
+    NO_SPREAD_ASKED = "NoSpreadAsked"
+    MENDING = "Mending"
+    NO_ROOM_ELSEWHERE = "NoRoomElsewhere"
+    NOVA_CHOOSES = "NovaChooses"
     # dependencies of a pool
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason, not a secret
@@ -132,6 +139,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "RateLimited"
     CLOUD_UNAVAILABLE = "CloudUnavailable"
     MAX_SIZE_REACHED = "MaxSizeReached"
+    SPREAD_EXHAUSTED = "SpreadExhausted"
     # single VMs
     BUILDING = "Building"
     ACTIVE_AND_CHECKED = "ActiveAndChecked"

@@ -13,6 +13,8 @@ class CreateVm:
 
     zone: str
     """Availability zone to ask for; empty: Nova's choice."""
+    hypervisor: str = ""
+    """Hypervisor to ask for; empty: Nova's choice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class FaultClass(Enum):
 
     CAPACITY = auto()
     """Quota, no valid host: the pool holds, no attempt is used up."""
+    HOSTS = auto()
+    """No host that it was tried on would have it: with an aimed build, that one alone."""
     VM = auto()
     """This one server failed. An unknown text is this."""
 

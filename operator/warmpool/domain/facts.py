@@ -27,6 +27,8 @@ class Vm:
     """Of the template that it was built from."""
     zone: str
     """The zone asked of Nova; empty: Nova's choice."""
+    aim: str
+    """The hypervisor asked of Nova; empty: Nova's choice."""
     phase: Phase
     claim: ClaimRef | None
     reclaim: ReclaimPolicy

@@ -80,8 +80,55 @@ class VmView:
     """How its checks went. None: it is none of those that are checked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A hypervisor that builds can be aimed at."""
+
+    place: Place
+    room: int | None
+    """Further VMs of the pool that fit on it, those on their way taken off. None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What the project's quota leaves for VMs of the pool."""
+
+    left: int | None
+    """Further VMs, those on their way taken off. None: without bound, or not known."""
+    message: str = ""
+    """What bounds it, in numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the cloud has room for."""
+
+    done: bool = True
+    """It has been looked at lately, as far as it can be."""
+    headroom: Headroom = Headroom(None)
+    """What the quota leaves."""
+    sites: tuple[Site, ...] | None = None
+    """What builds can be aimed at. None: Nova chooses."""
+    unaimed: str = ""
+    """Why Nova chooses, for people."""
+    for_now: bool = False
+    """Nova chooses for a while only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """Attempts to mend the spread that have been in vain so far."""
+
+    tries: int = 0
+    cost: int = 0
+    """By how much the rules were broken at the last attempt."""
+    until: datetime | None = None
+    """Not another one until then."""
+
+
 Mark = tuple[str, ...]
-"""Something that a VM counts as: `("unclaimed",)`, `("zone", "az1")`, `("rack", "r1", "ready")`."""
+"""Something that a VM counts as: `("unclaimed",)`, `("zone", "az1")`, `("rack", "r1", "ready")`,
+`("at", "az1", "r1", "h1")`."""
 
 UNDER_WAY = (Phase.PENDING, Phase.BUILDING)
 
@@ -103,8 +150,16 @@ def counts_for_size(view: VmView) -> bool:
     return vm.phase in (*UNDER_WAY, Phase.READY) or is_sick(vm)
 
 
-def marks(view: VmView, zones: Sequence[str]) -> Iterator[Mark]:
-    """All that one VM counts as. `zones` are those that the pool builds in."""
+def marks(
+    view: VmView, zones: Sequence[str], sites: Mapping[str, Place] | None = None
+) -> Iterator[Mark]:
+    """All that one VM counts as.
+
+    Args:
+        view: the VM.
+        zones: those that the pool builds in.
+        sites: where each hypervisor stands that builds are aimed at.
+    """
     vm = view.vm
     yield ("vm",)
     yield ("retained",) if vm.retained else ("server",)
@@ -117,17 +172,31 @@ def marks(view: VmView, zones: Sequence[str]) -> Iterator[Mark]:
         yield ("rack", vm.place.rack, "claimed")
     if counts_for_size(view):
         yield ("unclaimed",)
+        place = heading_for(view, sites or {}) if vm.phase in UNDER_WAY else vm.place
         yield ("revision", vm.revision)
-        yield ("zone", vm.zone if vm.zone in zones else vm.place.zone)
+        yield ("zone", vm.zone if vm.zone in zones else place.zone)
+        yield from _standing(place)
         if vm.phase is Phase.READY:
             yield ("ready",)
-            yield ("rack", vm.place.rack, "ready")
+            yield ("rack", place.rack, "ready")
         elif is_sick(vm):
             yield ("unhealthy",)
         else:
             yield ("under way",)
-            if vm.place.rack:
-                yield ("rack", vm.place.rack, "building")
+            if place.rack:
+                yield ("rack", place.rack, "building")
+
+
+def heading_for(view: VmView, sites: Mapping[str, Place]) -> Place:
+    """Where a VM that is being built stands or will stand, if that is known already."""
+    if view.place is not None and view.place.hypervisor:
+        return view.place
+    return sites.get(view.vm.aim, view.vm.place)
+
+
+def _standing(place: Place) -> Iterator[Mark]:
+    if place.zone or place.rack or place.hypervisor:
+        yield ("at", place.zone, place.rack, place.hypervisor)
 
 
 @dataclass(frozen=True)
@@ -143,6 +212,10 @@ class PoolFacts:
     of thousands is looked at many times a second, and nearly all of it is at rest."""
     creating: Mapping[str, int] = field(default_factory=dict)
     """WarmVMs whose creation is under way and that are not in `vms` yet, per zone."""
+    aiming: Mapping[str, int] = field(default_factory=dict)
+    """Of these, those that are aimed at a hypervisor, per hypervisor."""
+    survey: Survey = Survey()
+    mending: Mending = Mending()
     cloud_ready: bool = True
     """The cloud was listed completely since we lead, and the template is resolved."""
     problem: Problem | None = None
@@ -160,13 +233,21 @@ class PoolFacts:
         """What the VMs of the pool count as, those being created included."""
         counted = Counter(self.rest)
         for view in self.vms:
-            counted.update(marks(view, self.zones))
+            counted.update(marks(view, self.zones, self.places))
         for zone, number in self.creating.items():
             counted.update({("zone", zone): number})
             for mark in ("server", "unclaimed", "under way"):
                 counted.update({(mark,): number})
             counted.update({("revision", self.pool.revision): number})
+        for hypervisor, number in self.aiming.items():
+            for at in _standing(self.places.get(hypervisor, Place())):
+                counted.update({at: number})
         return counted
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Where each hypervisor stands that builds can be aimed at."""
+        return {site.place.hypervisor: site.place for site in self.survey.sites or ()}
 
     @property
     def zones(self) -> Sequence[str]:
@@ -189,3 +270,5 @@ class Plan:
     """VMs of which something is decided, or will be at a known time."""
     alarms: Mapping[VmUid, datetime] = field(default_factory=dict)
     """When VMs that are at rest are to be looked at again."""
+    mending: Mending = Mending()
+    """With what is begun now."""

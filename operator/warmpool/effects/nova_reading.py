@@ -68,11 +68,13 @@ FAULT_TEXTS: Final = (
     FaultText("no valid host was found", FaultClass.CAPACITY, Reason.NO_VALID_HOST),
     FaultText("group policy was violated", FaultClass.CAPACITY, Reason.NO_VALID_HOST),
     FaultText("insufficient compute resources", FaultClass.CAPACITY, Reason.NO_VALID_HOST),
+    FaultText("exhausted all hosts", FaultClass.HOSTS, Reason.BUILD_FAULT),
     FaultText("exceeded maximum number of retries", FaultClass.VM, Reason.BUILD_FAULT),
 )
 """What the texts of faults mean, first match wins: all faults have code 500, only the text tells
 them apart. "Exceeded maximum number of retries" carries the last attempt's exception, so where
-that one speaks of capacity it is capacity, else the server itself cannot be spawned."""
+that one speaks of capacity it is capacity, else the server itself cannot be spawned. With no host
+left to try it carries nothing."""
 
 
 def read_fault(message: str) -> ServerFault:

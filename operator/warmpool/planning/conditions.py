@@ -13,9 +13,11 @@ from warmpool.api.v1alpha1.pool import (
     WarmPoolStatus,
 )
 from warmpool.domain.pools import Mark, PoolFacts
+from warmpool.planning.balance import balance
 from warmpool.planning.condition import condition
+from warmpool.planning.filling import stop, to_build, wall
 from warmpool.planning.health import tolerated, unhealthy
-from warmpool.planning.sizing import servers, to_create, unclaimed, under_way
+from warmpool.planning.sizing import unclaimed, under_way
 from warmpool.planning.turnover import is_rolling, is_stopped, outdated
 
 
@@ -41,6 +43,7 @@ def pool_status(
         _dependencies(facts),
         _healthy(facts),
         _up_to_date(facts),
+        Finding(PoolCondition.BALANCED, *balance(facts)),
     ]
     return WarmPoolStatus(
         observed_generation=pool.generation,
@@ -95,19 +98,13 @@ def _walls(facts: PoolFacts) -> Iterator[Reason]:
         yield Reason.PAUSED
     if facts.holds:
         yield min(facts.holds.items())[1].reason
-    if _at_max_size(facts):
-        yield Reason.MAX_SIZE_REACHED
+    if (full := wall(facts)) is not None:
+        yield full.reason
     if unhealthy(facts) and unclaimed(facts) >= facts.target and not under_way(facts):
         yield _about_the_sick(facts).reason
     if is_rolling(facts):
         yield Reason.ROLLING_OUT
     yield Reason.FILLING
-
-
-def _at_max_size(facts: PoolFacts) -> bool:
-    spec = facts.pool.spec
-    short = unclaimed(facts) < facts.target
-    return spec.max_size is not None and servers(facts) >= spec.max_size and short
 
 
 def _progressing(facts: PoolFacts) -> Finding:
@@ -126,7 +123,7 @@ def _progressing(facts: PoolFacts) -> Finding:
         return Finding(kind, sick.holds, sick.reason, sick.message)
     if unclaimed(facts) >= facts.target:
         return Finding(kind, False, Reason.POOL_FULL, "nothing to do")
-    return Finding(kind, to_create(facts) > 0, _why_not_full(facts), _what_stops(facts))
+    return Finding(kind, bool(to_build(facts)), _why_not_full(facts), _what_stops(facts))
 
 
 def _going(facts: PoolFacts) -> Finding:
@@ -144,14 +141,9 @@ def _going(facts: PoolFacts) -> Finding:
 
 
 def _what_stops(facts: PoolFacts) -> str:
-    if facts.pool.spec.paused:
-        return "the pool is paused"
-    if facts.problem is not None:
-        return facts.problem.message
-    if facts.holds:
-        return min(facts.holds.items())[1].message
-    if _at_max_size(facts):
-        return f"maxSize {facts.pool.spec.max_size} is reached: raise it, or release claimed VMs"
+    stopped = stop(facts)
+    if stopped is not None:
+        return stopped.message
     if facts.next_token is not None:
         return f"waiting for the refill pace until {facts.next_token:%H:%M:%S} UTC"
     return "about to build"
@@ -164,8 +156,9 @@ def _capacity(facts: PoolFacts) -> Finding:
         where = f" in zone {zone!r}" if zone else ""
         text = f"builds{where} wait until {hold.until:%H:%M:%S} UTC: {hold.message}"
         return Finding(kind, False, hold.reason, text)
-    if _at_max_size(facts):
-        return Finding(kind, False, Reason.MAX_SIZE_REACHED, _what_stops(facts))
+    full = wall(facts)
+    if full is not None:
+        return Finding(kind, False, full.reason, full.message)
     return Finding(kind, True, Reason.CAPACITY_OK, "the cloud takes builds")
 
 

@@ -17,6 +17,10 @@ TEMPLATE_BACKOFF_MAX: Final = timedelta(minutes=10)
 """A template whose servers keep failing: each attempt costs the cloud a build."""
 
 
+GRAIN: Final = 1e-4
+"""Of a token: what lacks less than this is whole, else a wait could end a rounding too early."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """Tokens left, as of a moment."""
@@ -42,9 +46,14 @@ def spend(bucket: Bucket, number: int) -> Bucket:
     return replace(bucket, tokens=bucket.tokens - number)
 
 
+def whole(bucket: Bucket) -> int:
+    """Tokens that can be spent."""
+    return int(bucket.tokens + GRAIN)
+
+
 def next_token(bucket: Bucket, refill: Refill) -> datetime | None:
     """When a whole token will be there; None if there is one."""
-    if bucket.tokens >= 1:
+    if whole(bucket) >= 1:
         return None
     return bucket.at + (1 - bucket.tokens) / refill.max_per_cycle * seconds(refill.cycle)
 

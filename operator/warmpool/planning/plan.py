@@ -8,9 +8,11 @@ from warmpool.api.names import Reason
 from warmpool.domain.actions import Action, Build, CreateVm, Discard
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import Plan, PoolFacts, VmView, counts_for_size
+from warmpool.planning.filling import to_build
 from warmpool.planning.health import may_give_up
-from warmpool.planning.lifecycle import Rules, Step, next_step
-from warmpool.planning.sizing import surplus, to_create, zones_for
+from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
+from warmpool.planning.mending import mend
+from warmpool.planning.sizing import surplus
 from warmpool.planning.turnover import turnover
 
 
@@ -25,8 +27,11 @@ def plan(facts: PoolFacts) -> Plan:
     going = {a.vm.uid for a in leaving}
     staying = [a for a in stepping if isinstance(a, CreateVm) or a.vm.uid not in going]
     gone = going | {a.vm.uid for a in staying if isinstance(a, Discard)}
-    coming = [] if _is_still(facts) else _coming(_without(facts, gone))
-    return Plan((*staying, *leaving, *coming), _earliest(facts, steps), restless | going, alarms)
+    coming = [] if _is_still(facts) else _coming(_without(facts, gone), stepping)
+    mended, mending = mend(facts) if not gone else ((), facts.mending)
+    actions = (*staying, *leaving, *coming, *mended)
+    wake_at = _earliest(replace(facts, mending=mending), steps)
+    return Plan(actions, wake_at, restless | going, alarms, mending)
 
 
 def _leaving(facts: PoolFacts, stepping: Iterable[Action]) -> list[Discard]:
@@ -46,10 +51,11 @@ def _without(facts: PoolFacts, gone: Collection[VmUid]) -> PoolFacts:
     return replace(facts, vms=tuple(vms))
 
 
-def _coming(facts: PoolFacts) -> list[CreateVm]:
-    if facts.pool.deleting or not facts.cloud_ready or facts.problem is not None:
+def _coming(facts: PoolFacts, stepping: Iterable[Action]) -> list[CreateVm]:
+    """New VMs, after those that are there already and have no server."""
+    if facts.pool.deleting:
         return []
-    return [CreateVm(zone) for zone in zones_for(facts, to_create(facts))]
+    return to_build(facts, sum(isinstance(action, Build) for action in stepping))
 
 
 def _is_still(facts: PoolFacts) -> bool:
@@ -58,14 +64,26 @@ def _is_still(facts: PoolFacts) -> bool:
 
 
 def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
-    pool = facts.pool
+    pool, left = facts.pool, _room_for_builds(facts)
     rules = Rules(pool.spec, facts.now, pool.revision, may_give_up=may_give_up(facts))
     no_builds = replace(rules, may_build=False)
     for view in facts.vms:
         if pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
             yield view.vm.uid, Step(Discard(view.vm, Reason.DELETING))
             continue
-        yield view.vm.uid, next_step(view, rules if _may_build(facts, view) else no_builds)
+        step = next_step(view, rules if _may_build(facts, view) else no_builds)
+        if isinstance(step.action, Build):
+            step = step if left > 0 else WAIT
+            left -= 1
+        yield view.vm.uid, step
+
+
+def _room_for_builds(facts: PoolFacts) -> float:
+    """How many servers may be POSTed, as far as the quota is known."""
+    if not facts.survey.done:
+        return 0
+    left = facts.survey.headroom.left
+    return float("inf") if left is None else left
 
 
 def _may_build(facts: PoolFacts, view: VmView) -> bool:
@@ -78,4 +96,6 @@ def _earliest(facts: PoolFacts, steps: list[Step]) -> datetime | None:
     times += [hold.until for hold in facts.holds.values()]
     if facts.next_token is not None:
         times.append(facts.next_token)
+    if facts.mending.until is not None and facts.mending.until > facts.now:
+        times.append(facts.mending.until)
     return min(times, default=None)

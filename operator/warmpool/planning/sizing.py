@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
+from typing import Final
 
 from warmpool.api.names import Phase
 from warmpool.domain.facts import Vm
 from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size, is_sick
+from warmpool.planning.crowd import Crowd
+from warmpool.planning.layout import ready_layout
+
+AT_ONCE: Final = 64
+"""VMs that are given up in one pass where each has to be weighed against the spread."""
 
 
 def unclaimed(facts: PoolFacts) -> int:
@@ -24,8 +30,17 @@ def servers(facts: PoolFacts) -> int:
 
 
 def excess(facts: PoolFacts) -> int:
-    """How many unclaimed VMs there are beyond the target."""
-    return max(0, unclaimed(facts) - facts.target)
+    """How many unclaimed VMs there are too many."""
+    return max(0, unclaimed(facts) - facts.target - surge(facts))
+
+
+def surge(facts: PoolFacts) -> int:
+    """1 while one VM more than the target is being built, for the sake of the spread."""
+    if not facts.pool.spec.spread or under_way(facts) != 1:
+        return 0
+    if unclaimed(facts) != facts.target + 1:
+        return 0
+    return int(ready_layout(facts).cost() > 0)
 
 
 def to_create(facts: PoolFacts) -> int:
@@ -43,21 +58,9 @@ def to_create(facts: PoolFacts) -> int:
         bounds.append(spec.max_size - servers(facts))
     if facts.tokens is not None:
         bounds.append(facts.tokens)
+    if facts.survey.headroom.left is not None:
+        bounds.append(facts.survey.headroom.left)
     return max(0, min(bounds))
-
-
-def zones_for(facts: PoolFacts, number: int) -> list[str]:
-    """Where to build: evenly over the zones that are not held, the emptiest first."""
-    usable = [zone for zone in facts.zones if zone not in facts.holds]
-    if not usable or "" in facts.holds:
-        return []
-    present = {zone: facts.tally["zone", zone] for zone in usable}
-    chosen: list[str] = []
-    for _ in range(number):
-        zone = min(usable, key=lambda z: (present[z], usable.index(z)))
-        present[zone] += 1
-        chosen.append(zone)
-    return chosen
 
 
 def surplus(facts: PoolFacts) -> list[Vm]:
@@ -67,8 +70,8 @@ def surplus(facts: PoolFacts) -> list[Vm]:
     the most crowded rack and hypervisor, so that what stays is spread. One whose turn it is, and
     that an action of ours is under way on, has to wait for that: no other goes in its stead.
     """
-    number = unclaimed(facts) - facts.target
-    if number <= 0:
+    number = excess(facts)
+    if not number:
         return []
     counted = [v.vm for v in facts.vms if counts_for_size(v)]
     sick = sorted((vm for vm in counted if is_sick(vm)), key=lambda vm: vm.ref)
@@ -76,9 +79,17 @@ def surplus(facts: PoolFacts) -> list[Vm]:
     building = sorted(young, key=lambda vm: (vm.created, vm.ref), reverse=True)
     chosen = (sick + building)[:number]
     ready = [vm for vm in counted if vm.phase is Phase.READY]
-    chosen += most_crowded(ready, number - len(chosen))
+    chosen += leavers(facts, ready, number - len(chosen))
     busy = {v.vm.uid for v in facts.vms if v.busy}
     return [vm for vm in chosen if vm.uid not in busy]
+
+
+def leavers(facts: PoolFacts, ready: Sequence[Vm], number: int) -> list[Vm]:
+    """Which ready VMs to give up, so that what stays keeps to the rules of `spread`."""
+    if not facts.pool.spec.spread:
+        return most_crowded(ready, number)
+    layout = ready_layout(facts)
+    return list(Crowd(layout, ready).leave(min(number, AT_ONCE)))
 
 
 def most_crowded(vms: Iterable[Vm], number: int) -> list[Vm]:

@@ -12,7 +12,7 @@ from warmpool.domain.actions import Discard
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size
-from warmpool.planning.sizing import excess, most_crowded, servers, unclaimed
+from warmpool.planning.sizing import excess, leavers, servers, unclaimed
 
 EARLIER: Final = 0.1
 """By up to this share of its age a VM expires sooner than it must: by its uid."""
@@ -96,7 +96,7 @@ def turnover(facts: PoolFacts, in_hand: Container[VmUid]) -> list[Discard]:
         elif vm.phase is Phase.READY and (old or is_expired(vm, spec, facts.now)):
             slowly.append(vm)
     lost = sum(vm.phase is Phase.READY for vm in going)
-    going += most_crowded(slowly, budget(facts) - lost)
+    going += leavers(facts, slowly, budget(facts) - lost)
     return [Discard(vm, _why(vm, facts)) for vm in going]
 
 

@@ -27,6 +27,7 @@ from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.capacity import Capacity
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,18 @@ def problem_of(error: CloudError) -> Problem:
 class CloudSession:
     """The servers of this installation that one set of credentials sees."""
 
-    def __init__(
-        self, cloud: Cloud, clock: Clock, rng: random.Random, *, wake_vms: Wake, wake_pool: WakePool
+    def __init__(  # noqa: PLR0913 - it is handed all that it works with
+        self,
+        cloud: Cloud,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        wake_vms: Wake,
+        wake_pool: WakePool,
+        nudge: WakePool,
     ) -> None:
         self.cloud = cloud
+        self.capacity = Capacity(cloud, clock, rng, nudge)
         self.topology = Topology()
         self.problem: Problem | None = None
         self.listed = False
@@ -171,9 +180,11 @@ class CloudSession:
 
     def rack_of(self, server: Server) -> str:
         """The rack of a server; empty where it is not known."""
-        if not self.topology.visible or server.host is None:
-            return ""
-        return self.topology.racks.get(server.host, "")
+        return self.rack_of_host(server.host) if server.host is not None else ""
+
+    def rack_of_host(self, host: str) -> str:
+        """The rack of a compute host; empty where it is not known."""
+        return self.topology.racks.get(host, "") if self.topology.visible else ""
 
     def is_dead(self, host: str | None) -> bool:
         """Whether Nova holds a host for dead, as far as these credentials may know."""
@@ -200,9 +211,11 @@ class CloudSession:
     async def run(self) -> None:
         """Poll until cancelled."""
         try:
-            while True:
-                await self._poll()
-                await self._sleep()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.capacity.run())
+                while True:
+                    await self._poll()
+                    await self._sleep()
         finally:
             await self.cloud.close()
 
@@ -352,13 +365,16 @@ class Clouds:
         *,
         wake_vms: Wake,
         wake_pool: WakePool,
+        nudge: WakePool,
     ) -> None:
+        """`wake_pool` has all VMs of a pool looked at again, `nudge` only the pool itself."""
         self._cluster = cluster
         self._open = open_cloud
         self._clock = clock
         self._rng = rng
         self._wake_vms = wake_vms
         self._wake_pool = wake_pool
+        self._nudge = nudge
         self._sessions: dict[SessionKey, CloudSession] = {}
         self._texts: dict[SessionKey, tuple[str, float]] = {}
         self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
@@ -417,7 +433,12 @@ class Clouds:
             return Problem(error.reason, str(error), "spec.cloudRef.cloud")
         self._stop(key)
         session = CloudSession(
-            cloud, self._clock, self._rng, wake_vms=self._wake_vms, wake_pool=self._wake_pool
+            cloud,
+            self._clock,
+            self._rng,
+            wake_vms=self._wake_vms,
+            wake_pool=self._wake_pool,
+            nudge=self._nudge,
         )
         self._sessions[key] = session
         self._tasks[key] = self._group.create_task(session.run(), name=f"cloud-{key.cloud}")

@@ -24,12 +24,15 @@ from warmpool.api.names import (
 )
 from warmpool.api.v1alpha1.pool import Health, ReclaimPolicy
 from warmpool.api.v1alpha1.vm import Fault, OwnerPool, WarmVMSpec, WarmVMStatus
+from warmpool.domain.actions import CreateVm
 from warmpool.domain.cloud import BuildSpec, FaultClass, Place, Server, ServerRequest, ServerState
 from warmpool.domain.errors import (
+    AimForbidden,
     CloudError,
     ClusterOutcomeUnknown,
     Conflict,
     NotFound,
+    OutcomeUnknown,
     TestFailed,
 )
 from warmpool.domain.facts import Pool, Vm
@@ -86,12 +89,12 @@ class BuildFailed(Exception):
     """A server ended in ERROR or was never ready: the WarmVM is discarded, the pool counts it."""
 
     def __init__(
-        self, reason: Reason, message: str, *, capacity: bool = False, console: str = ""
+        self, reason: Reason, message: str, kind: FaultClass = FaultClass.VM, *, console: str = ""
     ) -> None:
         """`console`: the last that the VM wrote there."""
         super().__init__(message)
         self.reason = reason
-        self.capacity = capacity
+        self.kind = kind
         self.console = console
 
 
@@ -128,9 +131,9 @@ class Executor:
         suffix = "".join(self._rng.choice(NAME_LETTERS) for _ in range(NAME_SUFFIX))
         return Ref(pool.ref.namespace, f"{pool.ref.name}-{suffix}")
 
-    async def create_vm(self, pool: Pool, ref: Ref, zone: str) -> Vm:
+    async def create_vm(self, pool: Pool, ref: Ref, build: CreateVm) -> Vm:
         """Write a WarmVM: the owner stands before its server does."""
-        body = _new_vm(pool, ref, zone)
+        body = _new_vm(pool, ref, build)
         try:
             return self._took_in(await self._cluster.create(Kind.WARM_VM, body))
         except ClusterOutcomeUnknown:
@@ -139,9 +142,28 @@ class Executor:
 
     async def post(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
         """POST the server of a WarmVM that certainly has none yet."""
-        request = ServerRequest(name=vm.ref.name, owner=vm.uid, spec=spec, zone=vm.zone)
-        server = await session.cloud.create(request)
+        aim = vm.aim if session.capacity.takes(spec, vm.aim) else ""
+        request = ServerRequest(
+            name=vm.ref.name, owner=vm.uid, spec=spec, zone=vm.zone, hypervisor=aim
+        )
+        session.capacity.promise(vm.ref, spec, aim)
+        try:
+            server = await self._create(request, session)
+        except OutcomeUnknown:
+            session.capacity.posted(vm.ref)
+            raise
+        except CloudError:
+            session.capacity.broken(vm.ref)
+            raise
+        session.capacity.posted(vm.ref)
         session.posted(vm.uid, server, vm.ref.name)
+
+    async def _create(self, request: ServerRequest, session: CloudSession) -> ServerId:
+        try:
+            return await session.cloud.create(request)
+        except AimForbidden as error:
+            session.capacity.may_not_aim(str(error))
+            return await session.cloud.create(replace(request, hypervisor=""))
 
     async def build(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
         """Find the server of a WarmVM by its tag, or else POST it.
@@ -259,8 +281,8 @@ class Executor:
             session.found(seen)
             return
         fault = seen.fault
-        if fault is not None and fault.kind is FaultClass.CAPACITY:
-            raise BuildFailed(fault.reason, fault.message, capacity=True)
+        if fault is not None and fault.kind is not FaultClass.VM:
+            raise BuildFailed(fault.reason, fault.message, fault.kind)
         reason, text = Reason.BUILD_FAULT, "ERROR without a fault"
         if fault is not None:
             reason, text = fault.reason, fault.message
@@ -489,11 +511,13 @@ def place_of(server: Server, session: CloudSession) -> Place:
     )
 
 
-def _new_vm(pool: Pool, ref: Ref, zone: str) -> dict[str, object]:
+def _new_vm(pool: Pool, ref: Ref, build: CreateVm) -> dict[str, object]:
+    zone = build.zone
     spec = WarmVMSpec(
         pool_ref=OwnerPool(name=pool.ref.name, uid=pool.uid),
         revision=pool.revision,
         zone=zone,
+        hypervisor=build.hypervisor,
         reclaim_policy=pool.spec.reclaim_policy,
     )
     labels = {LABEL_POOL: pool.ref.name}

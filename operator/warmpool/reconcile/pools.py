@@ -9,13 +9,13 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, assert_never
 
-from warmpool.api.names import POOL_FINALIZER, ClaimPhase, Kind, Phase, Reason
+from warmpool.api.names import ClaimPhase, Kind, Phase, Reason
 from warmpool.api.v1alpha1.pool import Health
 from warmpool.domain.actions import (
     Action,
@@ -37,7 +37,7 @@ from warmpool.domain.actions import (
     Trouble,
 )
 from warmpool.domain.claims import Stock
-from warmpool.domain.cloud import BuildSpec, Server
+from warmpool.domain.cloud import BuildSpec, FaultClass, Server
 from warmpool.domain.errors import (
     CapacityRefused,
     CloudError,
@@ -52,10 +52,11 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.domain.pools import PoolFacts, VmView, is_sick
+from warmpool.domain.pools import Mending, PoolFacts, VmView, is_sick
 from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
+from warmpool.planning.filling import wall
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import excess
 from warmpool.planning.turnover import wants_all
@@ -65,11 +66,13 @@ from warmpool.reconcile.checks import Checks
 from warmpool.reconcile.clouds import Clouds, CloudSession
 from warmpool.reconcile.events import Event
 from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
+from warmpool.reconcile.finalizing import hold, let_go
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.surveying import Surveyor
 from warmpool.reconcile.views import Views
-from warmpool.reconcile.writing import pointer, put_status, same_uid, same_version
+from warmpool.reconcile.writing import put_status
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +113,10 @@ class _Memory:
     """What a worker remembers between decisions. Lost with the leader, and found again."""
 
     busy: set[VmUid] = field(default_factory=set)
-    creating: dict[Ref, str] = field(default_factory=dict)
-    """Zones of the WarmVMs whose creation is under way. The watch may show one before the answer
-    to its creation comes, so they are known by name."""
+    creating: dict[Ref, CreateVm] = field(default_factory=dict)
+    """WarmVMs whose creation is under way. The watch may show one before the answer to its creation
+    comes, so they are known by name."""
+    mending: Mending = field(default_factory=Mending)
     retries: dict[VmUid, tuple[datetime, int]] = field(default_factory=dict)
     recycling: set[VmUid] = field(default_factory=set)
     """VMs whose claims have ended in this term, and that are to be built anew. One whose rebuild
@@ -157,6 +161,7 @@ class PoolWorker:
         self._checks = Checks(clock.now())
         for vm in store.vms_of(ref):
             self._views.touch(vm.uid)
+        self._surveyor = Surveyor(ref)
         self._generation = -1
         self._relook_at = clock.now()
         self._woken = asyncio.Event()
@@ -207,20 +212,23 @@ class PoolWorker:
     async def _reconcile(self, pool: Pool, tasks: asyncio.TaskGroup) -> datetime | None:
         """One pass. Between observing and marking what is under way, nothing is awaited."""
         if not pool.deleting and not pool.finalized:
-            pool = await self._put_finalizer(pool)
+            self._store.apply(Kind.WARM_POOL, await hold(self._cluster, pool))
+            pool = self._store.pool(self._ref) or pool
         self._refresh(pool)
         session = await self._recipe.prepare(pool)
+        self._surveyor.look(session, self._recipe.latest)
         facts = self._observe(pool, session)
         if excess(facts) or pool.deleting or wants_all(facts):
             facts = self._observe(pool, session, whole=True)
         decided = plan(facts)
         self._views.settle(facts.vms, decided, facts.zones)
+        self._memory.mending = decided.mending
         for action in decided.actions:
             self._start(action, pool, session, tasks)
         self._use(facts, session)
         written = await self._say(facts)
         if pool.deleting and not self._store.size(self._ref) and not self._memory.creating:
-            await self._let_go(pool)
+            await let_go(self._cluster, pool)
         memory = self._memory
         times = (
             decided.wake_at,
@@ -253,18 +261,20 @@ class PoolWorker:
         refill, bucket = pool.spec.refill, memory.bucket
         paced = refill is not None and bucket is not None
         vms = self._store.vms_by_uid(self._ref)
+        unseen = [build for ref, build in memory.creating.items() if not self._store.has_vm(ref)]
         return PoolFacts(
             pool=pool,
             now=now,
             vms=self._views.look(vms, partial(self._view, session=session), whole=whole),
             rest=dict(self._views.rest),
-            creating=Counter(
-                zone for ref, zone in memory.creating.items() if not self._store.has_vm(ref)
-            ),
+            creating=Counter(build.zone for build in unseen),
+            aiming=Counter(build.hypervisor for build in unseen if build.hypervisor),
+            survey=self._surveyor.survey(),
+            mending=memory.mending,
             cloud_ready=session is not None and session.listed,
             problem=self._recipe.problem,
             holds=self._setbacks.holds(),
-            tokens=int(bucket.tokens) if bucket is not None and paced else None,
+            tokens=pace.whole(bucket) if bucket is not None and paced else None,
             next_token=pace.next_token(bucket, refill) if bucket and refill else None,
             wanted=self._wanted(self._ref),
         )
@@ -313,6 +323,7 @@ class PoolWorker:
             return
         moving = any(_is_moving(view) for view in facts.vms)
         session.use(self._ref, busy=moving or bool(self._memory.creating))
+        self._surveyor.ask(facts)
 
     # -- execute ------------------------------------------------------------------------------
 
@@ -324,11 +335,7 @@ class PoolWorker:
         if isinstance(action, CreateVm):
             if session is None:
                 return
-            ref = self._executor.new_name(pool)
-            memory.creating[ref] = action.zone
-            if memory.bucket is not None:
-                memory.bucket = pace.spend(memory.bucket, 1)
-            tasks.create_task(self._create(ref, action.zone, pool, session))
+            self._start_build(action, pool, session, tasks)
             return
         if session is None and not isinstance(action, Discard | Release | Sicken):
             return
@@ -340,12 +347,23 @@ class PoolWorker:
         self._views.touch(action.vm.uid)
         tasks.create_task(self._act(action, pool, session))
 
-    async def _create(self, ref: Ref, zone: str, pool: Pool, session: CloudSession) -> None:
+    def _start_build(
+        self, build: CreateVm, pool: Pool, session: CloudSession, tasks: asyncio.TaskGroup
+    ) -> None:
+        memory, ref = self._memory, self._executor.new_name(pool)
+        memory.creating[ref] = build
+        self._surveyor.begun(ref, build)
+        if memory.bucket is not None:
+            memory.bucket = pace.spend(memory.bucket, 1)
+        tasks.create_task(self._create(ref, build, pool, session))
+
+    async def _create(self, ref: Ref, build: CreateVm, pool: Pool, session: CloudSession) -> None:
         try:
-            vm = await self._executor.create_vm(pool, ref, zone)
+            vm = await self._executor.create_vm(pool, ref, build)
         except ClusterError as error:
             log.warning("pool %s cannot create a WarmVM: %s", self._ref, error)
             self._setbacks.refused("", Reason.INVALID_SPEC, str(error))
+            self._surveyor.broken(ref)
             return
         else:
             self._memory.busy.add(vm.uid)
@@ -514,7 +532,7 @@ class PoolWorker:
             case CredentialsRefused():
                 self._setbacks.refused("", error.reason, str(error))
             case CapacityRefused():
-                self._setbacks.refused(vm.zone, error.reason, str(error))
+                self._no_room(vm, error.reason, str(error))
             case RequestRejected() | DependencyMissing() if builds:
                 self._recipe.doubt()
                 self._setbacks.refused("", error.reason, str(error))
@@ -527,15 +545,25 @@ class PoolWorker:
         log.warning("VM %s failed: %s: %s", vm.ref, failure.reason, failure)
         ends = f"; its console ends: {failure.console[-CONSOLE_SHOWN:]}" if failure.console else ""
         self._tell(failure.reason, f"VM {vm.ref.name} failed: {failure}{ends}")
-        if failure.capacity:
-            self._setbacks.refused(vm.zone, failure.reason, str(failure))
+        if failure.kind is FaultClass.CAPACITY:
+            self._no_room(vm, failure.reason, str(failure))
+        elif self._surveyor.failed(vm) and failure.kind is FaultClass.HOSTS:
+            self._setbacks.fault(failure.reason, str(failure))
         else:
             self._setbacks.failed(failure.reason, str(failure))
         with contextlib.suppress(ClusterError):
             await self._executor.fail(vm, failure)
 
+    def _no_room(self, vm: Vm, reason: Reason, message: str) -> None:
+        """What was refused for want of room: on one hypervisor, or anywhere that Nova looked."""
+        if reason is Reason.NO_VALID_HOST and self._surveyor.failed(vm):
+            self._setbacks.fault(reason, message)
+        else:
+            self._setbacks.refused(vm.zone, reason, message)
+
     def _succeeded(self, vm: Vm) -> None:
         """A build came to its end."""
+        self._surveyor.worked(vm)
         self._setbacks.succeeded(vm.uid, vm.zone)
         self._memory.retries.pop(vm.uid, None)
         self._memory.rebuilt.pop(vm.uid, None)
@@ -549,6 +577,9 @@ class PoolWorker:
         if memory.status_at is not None and now < memory.status_at + STATUS_EVERY:
             return memory.status_at + STATUS_EVERY
         counts = self._store.counts(self._ref)
+        full = wall(facts)
+        if full is not None and full.reason in (Reason.QUOTA_EXCEEDED, Reason.NO_VALID_HOST):
+            self._setbacks.blocked(full.reason, full.message)
         failure = self._setbacks.showing(full=facts.tally["ready",] >= facts.target)
         status = pool_status(facts, claimable(Stock(counts, facts.pool.spec.reserve)), failure)
         if status == facts.pool.status:
@@ -560,94 +591,9 @@ class PoolWorker:
             self._store.apply(Kind.WARM_POOL, body)
         return None
 
-    async def _put_finalizer(self, pool: Pool) -> Pool:
-        body = await self._cluster.get(Kind.WARM_POOL, self._ref)
-        finalizers = [*body["metadata"].get("finalizers", []), POOL_FINALIZER]
-        patch = [
-            same_uid(pool.uid),
-            same_version(int(body["metadata"]["resourceVersion"])),
-            {"op": "add", "path": pointer("metadata", "finalizers"), "value": finalizers},
-        ]
-        self._store.apply(
-            Kind.WARM_POOL, await self._cluster.patch(Kind.WARM_POOL, self._ref, patch)
-        )
-        return self._store.pool(self._ref) or pool
-
-    async def _let_go(self, pool: Pool) -> None:
-        """Take our finalizer off a pool that has no VM left."""
-        with contextlib.suppress(NotFound, TestFailed, Conflict):
-            body = await self._cluster.get(Kind.WARM_POOL, self._ref)
-            finalizers = body["metadata"].get("finalizers", [])
-            if POOL_FINALIZER not in finalizers:
-                return
-            path = pointer("metadata", "finalizers", str(finalizers.index(POOL_FINALIZER)))
-            await self._cluster.patch(
-                Kind.WARM_POOL,
-                self._ref,
-                [
-                    same_uid(pool.uid),
-                    {"op": "test", "path": path, "value": POOL_FINALIZER},
-                    {"op": "remove", "path": path},
-                ],
-            )
-
 
 def _is_moving(view: VmView) -> bool:
     """A change of its server is expected soon: it is built, or deleted."""
     vm = view.vm
     settled = vm.phase is Phase.READY or is_sick(vm) or view.taken
     return vm.deleting or not settled
-
-
-class Pools:
-    """A worker for each pool that there is."""
-
-    def __init__(self, store: Store, new_worker: Callable[[Ref], PoolWorker]) -> None:
-        self._store = store
-        self._new_worker = new_worker
-        self._workers: dict[Ref, PoolWorker] = {}
-        self._changed = asyncio.Event()
-        self._targets: dict[Ref, int] = {}
-
-    def want(self, targets: Mapping[Ref, int]) -> None:
-        """Waiting claims have pools build: so many unclaimed VMs each, and no more elsewhere."""
-        before, self._targets = self._targets, dict(targets)
-        for pool in before.keys() | targets.keys():
-            if before.get(pool) != targets.get(pool):
-                self.wake(pool)
-
-    def wanted(self, pool: Ref) -> int:
-        """What `want` was told of a pool."""
-        return self._targets.get(pool, 0)
-
-    def wake(self, pool: Ref, vm: VmUid | None = None) -> None:
-        """Something about a pool, or one VM of it, changed; the pool may be new."""
-        worker = self._workers.get(pool)
-        if worker is not None:
-            worker.wake(vm)
-        else:
-            self._changed.set()
-
-    def look_at_all(self, pool: Ref) -> None:
-        """Anything about the VMs of a pool may have changed."""
-        worker = self._workers.get(pool)
-        if worker is not None:
-            worker.look_at_all()
-
-    async def run(self) -> None:
-        """Start workers until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                for pool in self._store.pools():
-                    if pool.ref not in self._workers:
-                        worker = self._workers[pool.ref] = self._new_worker(pool.ref)
-                        tasks.create_task(self._work(pool.ref, worker), name=f"pool-{pool.ref}")
-                await self._changed.wait()
-                self._changed.clear()
-
-    async def _work(self, ref: Ref, worker: PoolWorker) -> None:
-        try:
-            await worker.run()
-        finally:
-            del self._workers[ref]
-            self._changed.set()

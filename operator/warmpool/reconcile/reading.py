@@ -46,6 +46,7 @@ def read_vm(body: Body) -> Vm:
         pool=Ref(meta.namespace, vm.spec.pool_ref.name),
         revision=vm.spec.revision,
         zone=vm.spec.zone,
+        aim=vm.spec.hypervisor,
         phase=status.phase,
         claim=vm.spec.claim_ref,
         reclaim=vm.spec.reclaim_policy,

@@ -36,6 +36,11 @@ class Recipe:
         self.due: datetime | None = None
         """When to look again."""
 
+    @property
+    def latest(self) -> BuildSpec | None:
+        """What new VMs are built from, as it was resolved last. None: not yet."""
+        return self._spec
+
     def spec_for(self, vm: Vm) -> BuildSpec | None:
         """What to build a VM from, as it was resolved last; kept while a problem lasts.
 

@@ -78,6 +78,11 @@ class Setbacks:
         self._holds[zone] = Hold(until, reason, message, count)
         self.fault(reason, message, until)
 
+    def blocked(self, reason: Reason, message: str) -> None:
+        """There is no room, as we have been told without asking for a server."""
+        if self.last is None or self.last.reason != reason:
+            self.fault(reason, message)
+
     def failed(self, reason: Reason, message: str) -> None:
         """A first failure is made good at once; a template that keeps failing is not hammered."""
         self._failures += 1

@@ -23,9 +23,10 @@ from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.fence import Fenced, FencedCloud
 from warmpool.reconcile.keeper import Keeper
 from warmpool.reconcile.ledger import Ledger
-from warmpool.reconcile.pools import Pools, PoolWorker
+from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.store import Change, Store
 from warmpool.reconcile.sweeper import Comparer, Sweeper
+from warmpool.reconcile.workers import Pools
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class _Term:
             world.rng,
             wake_vms=self._wake_vms,
             wake_pool=self._wake_pool,
+            nudge=self._nudge_pool,
         )
         self._pools = Pools(world.store, self._new_worker)
         self._announcer = Announcer(fenced, world.clock, world.identity)
@@ -190,3 +192,6 @@ class _Term:
 
     def _wake_pool(self, pool: Ref) -> None:
         self._pools.look_at_all(pool)
+
+    def _nudge_pool(self, pool: Ref) -> None:
+        self._pools.wake(pool)

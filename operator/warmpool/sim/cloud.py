@@ -481,6 +481,8 @@ def read_fault(server: truth.Server) -> ServerFault | None:
     message = server.fault.message if server.fault else ""
     reason = _capacity(message)
     kind = FaultClass.CAPACITY if reason else FaultClass.VM
+    if not reason and "Exhausted all hosts" in message:
+        kind = FaultClass.HOSTS
     return ServerFault(kind, reason or Reason.BUILD_FAULT, message[:MAX_TEXT])
 
 

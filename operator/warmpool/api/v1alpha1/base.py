@@ -80,6 +80,14 @@ class Model(BaseModel):
     )
 
 
+class DomainName(StrEnum):
+    """A level at which VMs are kept apart."""
+
+    ZONE = "zone"
+    RACK = "rack"
+    HYPERVISOR = "hypervisor"
+
+
 class ConditionStatus(StrEnum):
     """True, False, or not known."""
 

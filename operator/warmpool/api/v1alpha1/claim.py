@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from warmpool.api.names import ClaimPhase, Kind
-from warmpool.api.v1alpha1.base import Condition, Duration, Metadata, Model, Time
+from warmpool.api.v1alpha1.base import Condition, DomainName, Duration, Metadata, Model, Time
 from warmpool.api.v1alpha1.pool import NamespaceName, PoolName
 
 RequestName = Annotated[
@@ -29,14 +29,6 @@ class OnUnsatisfied(StrEnum):
     FAIL = "Fail"
     WAIT = "Wait"
     BUILD = "Build"
-
-
-class DomainName(StrEnum):
-    """A level at which VMs are kept apart."""
-
-    ZONE = "zone"
-    RACK = "rack"
-    HYPERVISOR = "hypervisor"
 
 
 class PoolRef(Model):

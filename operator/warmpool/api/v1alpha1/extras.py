@@ -130,6 +130,38 @@ WARM_POOL: Final = Extras(
             field="reserve",
         ),
         Rule(
+            "spec.spread[]",
+            "has(self.maxPerDomain) || has(self.minDomains) || has(self.maxSkew)",
+            "a rule must say something: set maxPerDomain, minDomains or maxSkew",
+        ),
+        Rule(
+            "spec",
+            "!has(self.spread) || self.replicas == 0"
+            " || self.spread.all(s, !has(s.minDomains) || s.minDomains <= self.replicas)",
+            "minDomains must not be above replicas, since each domain needs a VM: lower minDomains"
+            " or raise replicas",
+            field="spread",
+        ),
+        Rule(
+            "spec",
+            "!has(self.spread) || !has(self.availabilityZones)"
+            " || self.availabilityZones.size() == 0 || self.spread.all(s, s.domain != 'zone'"
+            " || !has(s.minDomains) || s.minDomains <= self.availabilityZones.size())",
+            "minDomains of zone must not be above the number of availabilityZones: lower it or name"
+            " more zones",
+            field="spread",
+        ),
+        Rule(
+            "spec",
+            "!has(self.spread) || !has(self.availabilityZones)"
+            " || self.availabilityZones.size() == 0 || self.spread.all(s, s.domain != 'zone'"
+            " || !has(s.maxPerDomain)"
+            " || s.maxPerDomain * self.availabilityZones.size() >= self.replicas)",
+            "maxPerDomain of zone leaves no place for all replicas in availabilityZones: raise it,"
+            " name more zones, or lower replicas",
+            field="spread",
+        ),
+        Rule(
             "spec.claims.namespaces",
             "has(self.from) && self.from == 'Selector'"
             " ? has(self.matchLabels) && size(self.matchLabels) > 0"
@@ -185,6 +217,7 @@ WARM_POOL: Final = Extras(
         ),
         _positive_duration("spec.refill.cycle", "cycle"),
     ),
+    keyed={"spec.spread": "domain"},
     sets=("spec.availabilityZones", "spec.template.securityGroups", "spec.template.tags"),
     selectable=(".status.state",),
     scalable=True,

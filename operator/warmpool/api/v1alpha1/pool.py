@@ -6,7 +6,15 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from warmpool.api.names import Kind
-from warmpool.api.v1alpha1.base import Condition, Duration, Metadata, Model, Share, Time
+from warmpool.api.v1alpha1.base import (
+    Condition,
+    DomainName,
+    Duration,
+    Metadata,
+    Model,
+    Share,
+    Time,
+)
 
 ObjectName = Annotated[
     str,
@@ -207,6 +215,21 @@ class Refill(Model):
     """Length of a cycle."""
 
 
+class Spread(Model):
+    """A rule on how the unclaimed VMs of a pool lie over the domains of one level."""
+
+    domain: DomainName
+    """The level: zone, rack or hypervisor. One rule for each."""
+    min_domains: int | None = Field(default=None, ge=1, le=500)
+    """They use at least so many domains."""
+    max_skew: int | None = Field(default=None, ge=1, le=500)
+    """The fullest and the emptiest domain differ by at most so much. Domains without a VM count
+    too, where they are known to have room for one."""
+    max_per_domain: int | None = Field(default=None, ge=1, le=500)
+    """At most so many of them in one domain. Where builds are aimed the pool rather stays short
+    than go beyond it."""
+
+
 class WarmPoolSpec(Model):
     """What a pool shall be."""
 
@@ -222,6 +245,11 @@ class WarmPoolSpec(Model):
     """Zones to build in, side by side and evenly. None: Nova chooses."""
     template: Template
     """What is built."""
+    spread: list[Spread] = Field(default_factory=list, max_length=3)
+    """How the unclaimed VMs lie while the pool is filled. Where the credentials may choose hosts,
+    each build is aimed; elsewhere Nova chooses. What lies askew is mended by building one more and
+    giving up one of the most crowded domain, within the pace. Without a rule builds are aimed all
+    the same, at the racks and hypervisors with the fewest."""
     refill: Refill | None = None
     """Pace of building. Unset: no pace but `maxConcurrent`."""
     max_concurrent: int = Field(default=8, ge=1, le=500)
@@ -313,7 +341,7 @@ class WarmPoolStatus(Model):
     last_failure: Failure | None = None
     """The last failure, while it matters."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
-    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy, UpToDate."""
+    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy, UpToDate, Balanced."""
 
 
 class WarmPool(Model):

@@ -40,6 +40,8 @@ class WarmVMSpec(Model):
     """Revision of the pool's template that it was built from."""
     zone: str = Field(default="", max_length=255)
     """Availability zone asked of Nova. Empty: Nova chose."""
+    hypervisor: str = Field(default="", max_length=255)
+    """Hypervisor asked of Nova. Empty: Nova chose. Where it stands now, the status says."""
     claim_ref: ClaimRef | None = None
     """Whose it is. Its presence alone means bound."""
     provider_id: str | None = Field(default=None, max_length=255, alias="providerID")
