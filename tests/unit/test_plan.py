@@ -14,6 +14,7 @@ from builders import (
     a_place,
     a_pool,
     a_server,
+    a_site,
     a_view,
     a_vm,
     after,
@@ -28,7 +29,17 @@ from warmpool.api.v1alpha1.pool import UpdateType
 from warmpool.api.v1alpha1.vm import Fault
 from warmpool.domain.actions import Action, Build, CreateVm, Discard, Fail, Release, Terminate
 from warmpool.domain.cloud import ServerState
-from warmpool.domain.pools import Checked, Hold, PoolFacts, Problem, VmView
+from warmpool.domain.pools import (
+    Checked,
+    Headroom,
+    Hold,
+    Mending,
+    PoolFacts,
+    Problem,
+    Site,
+    Survey,
+    VmView,
+)
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import counts_for_size, servers, unclaimed, under_way
 
@@ -180,6 +191,7 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
             "maxUnavailable": draw(st.sampled_from([1, "20%", "100%"])),
         },
         health={"maxUnhealthy": draw(st.sampled_from([0, "20%", "100%"]))},
+        spread=draw(st.sampled_from([[], [], *SPREADS])),
     )
     return some_facts(
         *[draw(some_view(n)) for n in range(number)],
@@ -190,6 +202,29 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
         holds=draw(st.sampled_from([{}, {}, {"az1": HOLD}, {"": HOLD}])),
         tokens=draw(st.sampled_from([None, 0, 1, 3])),
         wanted=draw(st.integers(0, 7)),
+        survey=draw(some_survey()),
+        mending=draw(st.sampled_from([Mending(), Mending(1, 2, after(60))])),
+    )
+
+
+SPREADS = (
+    [{"domain": "rack", "maxSkew": 1}],
+    [{"domain": "hypervisor", "maxPerDomain": 2}, {"domain": "zone", "minDomains": 2}],
+)
+
+
+@st.composite
+def some_survey(draw: st.DrawFn) -> Survey:
+    """Where `some_view` has its VMs there may be room, or Nova chooses."""
+    rooms = draw(st.none() | st.lists(st.sampled_from([None, 0, 1, 5]), min_size=4, max_size=4))
+    numbered = enumerate(rooms or [], start=1)
+    zones = draw(st.sampled_from([["az1"], ZONES]))
+    sites = [a_site(n, r, rack=f"r{n % 2 + 1}", zone=zones[n % len(zones)]) for n, r in numbered]
+    return Survey(
+        done=draw(st.sampled_from([True, True, False])),
+        headroom=Headroom(draw(st.sampled_from([None, None, 0, 2]))),
+        sites=None if rooms is None else tuple(sites),
+        for_now=draw(st.booleans()),
     )
 
 
@@ -204,14 +239,33 @@ def applied(facts: PoolFacts) -> PoolFacts:
     leaving = {a.vm.uid for a in actions if isinstance(a, Discard)}
     creating = Counter(facts.creating) + started(actions)
     number = started(actions).total()
+    aimed = Counter(a.hypervisor for a in actions if isinstance(a, CreateVm) and a.hypervisor)
+    posts = sum(isinstance(a, CreateVm | Build) for a in actions)
     return replace(
         facts,
         creating=creating,
+        aiming=Counter(facts.aiming) + aimed,
+        mending=plan(facts).mending,
+        survey=with_less(facts.survey, aimed, posts),
         tokens=None if facts.tokens is None else facts.tokens - number,
         vms=tuple(
             replace(v, busy=v.busy or v.vm.uid in begun, leaving=v.leaving or v.vm.uid in leaving)
             for v in facts.vms
         ),
+    )
+
+
+def with_less(survey: Survey, aimed: Counter[str], posts: int) -> Survey:
+    """Without the room and the quota that builds on their way will take."""
+    left = survey.headroom.left
+    sites = tuple(
+        Site(s.place, None if s.room is None else s.room - aimed[s.place.hypervisor])
+        for s in survey.sites or ()
+    )
+    return replace(
+        survey,
+        headroom=Headroom(None if left is None else left - posts),
+        sites=None if survey.sites is None else sites,
     )
 
 
@@ -224,10 +278,16 @@ def test_a_plan_starts_no_more_than_target_size_concurrency_and_pace_allow(
     if not number:
         return
     going = sum(isinstance(a, Discard) for a in plan(facts).actions)
-    assert unclaimed(facts) - going + number <= max(spec.replicas, facts.wanted)
+    surge = int(bool(spec.spread) and number == 1 and unclaimed(facts) == facts.target)
+    assert unclaimed(facts) - going + number <= max(spec.replicas, facts.wanted) + surge
+    assert not surge or not (going or under_way(facts))
     assert under_way(facts) - going + number <= spec.max_concurrent
     assert spec.max_size is None or servers(facts) + number <= spec.max_size
     assert facts.tokens is None or number <= facts.tokens
+    left = facts.survey.headroom.left
+    posts = number + sum(isinstance(a, Build) for a in plan(facts).actions)
+    assert left is None or posts <= left
+    assert facts.survey.done
     assert facts.cloud_ready
     assert facts.problem is None
     assert not spec.paused
