@@ -24,7 +24,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import kopf
-import uvloop
 
 from warmpool.domain.errors import ClusterError
 from warmpool.domain.ids import InstallationId
@@ -87,8 +86,7 @@ class Operator:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._main())
+            asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             self._ended.set_exception(error)
         else:
