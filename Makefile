@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
-	chaos-kill storm bench-claims bench-placement crds lock clean
+	chaos-kill chaos storm bench-claims bench-failover bench-placement crds lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,13 +58,16 @@ integration: $(READY) ## against a real kube-apiserver and etcd
 	@$(BIN)/pytest -q -m integration tests/contract
 
 e2e: $(READY) ## journeys of the whole operator, on the local control plane and the simulator
-	@$(BIN)/pytest -q e2e
+	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py
 
 e2e-kind: $(READY) ## the journeys on a kind cluster; exits 3 where there is no container engine
 	@exec e2e/kind.sh $(BIN)/pytest
 
 chaos-kill: $(READY) ## kill -9 of the leader, 20 times, at random moments while pools fill and claims come
 	@$(BIN)/pytest -q -s e2e/test_kill9.py --cycles 20
+
+chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/testing.md
+	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
 	@$(BIN)/pytest -q -s e2e/test_claims_storm.py
@@ -75,6 +78,9 @@ e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names
 
 bench-claims: $(READY) ## latency of claims against their bare cost
 	@$(BIN)/python benchmarks/bench_claims.py
+
+bench-failover: $(READY) ## how long nobody is served when the leader goes
+	@$(BIN)/python benchmarks/bench_failover.py
 
 bench-placement: $(READY) ## cost of one placement decision
 	@$(BIN)/python benchmarks/bench_placement.py

@@ -116,9 +116,11 @@ class Samples:
 class Operator:
     """`warmpool run` as a child, and what it uses."""
 
-    def __init__(self, kubeconfig: Path, log: Path) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, *, identity: str | None = None) -> None:
         environ = {key: value for key, value in os.environ.items() if "WARMPOOL" not in key}
         environ |= {"KUBECONFIG": str(kubeconfig), "WARMPOOL_NAMESPACE": HOME}
+        if identity is not None:
+            environ["WARMPOOL_IDENTITY"] = identity
         command = [sys.executable, "-m", "warmpool", "run"]
         self.process = Process.start(command, log=log, env=environ, name="operator")
 

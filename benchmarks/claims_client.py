@@ -6,7 +6,7 @@ import contextlib
 import re
 import ssl
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -76,6 +76,10 @@ class Api:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await self._call("POST", "/api/v1/namespaces", body)
 
+    async def secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
+        body = {"metadata": {"name": name}, "stringData": dict(data)}
+        await self._call("POST", f"/api/v1/namespaces/{namespace}/secrets", body)
+
     async def create(self, plural: str, namespace: str, body: Json) -> Json:
         return await self._call("POST", path(plural, namespace), body)
 
@@ -93,6 +97,9 @@ class Api:
     ) -> Json:
         where = f"{path(plural, namespace)}/{name}" + ("/status" if status else "")
         return await self._call("PATCH", where, ops, "application/json-patch+json")
+
+    async def delete(self, plural: str, namespace: str, name: str) -> None:
+        await self._call("DELETE", f"{path(plural, namespace)}/{name}")
 
     async def delete_all(self, plural: str, namespace: str) -> None:
         await self._call("DELETE", path(plural, namespace))
@@ -113,8 +120,7 @@ class Api:
 
         Claims and namespaces are created by the client alone, while no operator writes either.
         """
-        async with self.session.get("/metrics") as response:
-            text = await response.text()
+        text = await self.text("/metrics")
         counted: Counter[str] = Counter()
         for found in WRITES.finditer(text):
             if found["verb"] in ("GET", "LIST", "WATCH", "DELETECOLLECTION", "CONNECT"):
@@ -123,6 +129,11 @@ class Api:
             if found["group"] == GROUP and (found["verb"], what) != ("POST", "vmclaims"):
                 counted[f"operator {found['verb']} {what}"] += int(float(found["count"]))
         return counted
+
+    async def text(self, where: str) -> str:
+        """What is there that is no JSON."""
+        async with self.session.get(where) as response:
+            return await response.text()
 
     async def _call(
         self, method: str, where: str, body: Any = None, kind: str = "application/json"
@@ -142,12 +153,42 @@ def path(plural: str, namespace: str | None = None) -> str:
     return f"/apis/{GROUP}/{VERSION}{scope}/{plural}"
 
 
+async def follow(
+    api: Api, where: str, take_in: Callable[[Json, float], None], ready: asyncio.Event
+) -> None:
+    """Watch a collection for ever, from what there is. `take_in`: an event, and when it was seen.
+
+    The API server ends watches at times: this goes on where it did.
+    """
+    forever = aiohttp.ClientTimeout(total=None)
+    query = {"watch": "true", "timeoutSeconds": "7200", "allowWatchBookmarks": "true"}
+    version = "0"
+    while True:
+        async with api.session.get(
+            where,
+            params=query | {"resourceVersion": version},
+            timeout=forever,
+            raise_for_status=True,
+        ) as response:
+            ready.set()
+            rest = b""
+            async for chunk in response.content.iter_any():
+                now = perf_counter()
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise RuntimeError(f"the watch was refused: {event['object']}")
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        take_in(event, now)
+
+
 class ClaimWatch:
     """Sees claims become Bound. An async context manager."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._version = "0"
         self._waiting: set[tuple[str, str]] = set()
         self._seen: dict[str, float] = {}
         self._done: asyncio.Future[Mapping[str, float]] | None = None
@@ -179,34 +220,11 @@ class ClaimWatch:
             await self._task
 
     async def _run(self, ready: asyncio.Event) -> None:
-        """Watch for ever. The API server ends watches at times: go on where it did."""
         await self._api.served("vmclaims")
-        forever = aiohttp.ClientTimeout(total=None)
-        query = {"watch": "true", "timeoutSeconds": "7200", "allowWatchBookmarks": "true"}
-        while True:
-            async with self._api.session.get(
-                path("vmclaims"),
-                params=query | {"resourceVersion": self._version},
-                timeout=forever,
-                raise_for_status=True,
-            ) as response:
-                ready.set()
-                await self._read(response)
+        await follow(self._api, path("vmclaims"), self._take_in, ready)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> None:
-        rest = b""
-        async for chunk in response.content.iter_any():
-            now = perf_counter()
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                event = orjson.loads(line)
-                if event["type"] == "ERROR":
-                    raise RuntimeError(f"the watch was refused: {event['object']}")
-                self._version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    self._take_in(event["object"], now)
-
-    def _take_in(self, claim: Json, now: float) -> None:
+    def _take_in(self, event: Json, now: float) -> None:
+        claim = event["object"]
         meta, status = claim["metadata"], claim.get("status", {})
         key = (meta["namespace"], meta["name"])
         if key not in self._waiting or status.get("phase") in (None, "Pending"):

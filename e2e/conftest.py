@@ -35,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--image", help="with --cloud; by default the smallest that fits the flavor")
     group.addoption("--network", help="with --cloud; by default the first; none: no network")
     group.addoption("--cycles", type=int, default=5, help="of kill -9")
-    group.addoption("--seed", type=int, help="of kill -9; by default a new one, which is printed")
+    group.addoption("--seed", type=int, help="of what is random; by default a new one, printed")
+    group.addoption("--minutes", type=float, default=1.0, help="of chaos, before all settles")
+    group.addoption("--deeds", help="of chaos, only these: kill,hold,lag; see harness/monkey.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

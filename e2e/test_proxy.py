@@ -3,12 +3,15 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from harness.proxy import Proxy
+from harness.proxy import SLOWNESS, Mode, Proxy
+
+from warmpool.tools.processes import wait_until
 
 SOON = 5.0
 SILENCE = 0.3
@@ -109,6 +112,57 @@ def test_who_is_refused_is_refused_until_it_is_over(echo: tuple[str, list[bytes]
         proxy.heal()
         with connected(proxy) as another:
             assert echoes(another, b"two")
+
+
+def test_what_is_held_arrives_though_who_sent_it_is_dead(echo: tuple[str, list[bytes]]) -> None:
+    url, heard = echo
+    with Proxy(url) as proxy, connected(proxy) as client:
+        assert echoes(client, b"one")
+        proxy.hang()
+        client.sendall(b"last words")
+        assert is_silent(client)
+        client.close()
+        assert heard == [b"one"]
+        proxy.heal()
+        wait_until(lambda: heard == [b"one", b"last words"], timeout=SOON, what="the last words")
+
+
+def test_what_is_swallowed_is_lost_and_its_connection_with_it(
+    echo: tuple[str, list[bytes]],
+) -> None:
+    url, heard = echo
+    with Proxy(url) as proxy, connected(proxy) as client, connected(proxy) as idle:
+        assert echoes(client, b"one")
+        proxy.turn(Mode.SWALLOW)
+        client.sendall(b"two")
+        assert is_silent(client)
+        proxy.heal()
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+        assert heard == [b"one"]
+        assert echoes(idle, b"three")
+
+
+def test_answers_lag_on_connections_that_are_there(echo: tuple[str, list[bytes]]) -> None:
+    url, heard = echo
+    with Proxy(url) as proxy, connected(proxy) as client:
+        assert echoes(client, b"one")
+        proxy.turn(Mode.LAG)
+        client.sendall(b"two")
+        assert is_silent(client)
+        assert heard == [b"one", b"two"]
+        with connected(proxy) as another:
+            assert echoes(another, b"three")
+        proxy.heal()
+        assert client.recv(100) == b"two"
+
+
+def test_what_is_slow_arrives_all_the_same(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, connected(proxy) as client:
+        proxy.turn(Mode.SLOW)
+        began = time.monotonic()
+        assert echoes(client, b"one")
+        assert time.monotonic() - began >= 2 * SLOWNESS
 
 
 def test_a_server_that_is_not_there_is_a_lost_connection() -> None:

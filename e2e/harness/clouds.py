@@ -74,6 +74,7 @@ class Simulator:
 
     def __init__(self, directory: Path, *, seed: int = 1, world: Path = WORLD) -> None:
         [self.guest_port] = free_ports(1)
+        self._world = world
         clouds, ready = directory / "clouds.yaml", directory / "url"
         command: list[str | Path] = [
             sys.executable,
@@ -110,6 +111,17 @@ class Simulator:
         """All truth."""
         return self._call("GET", "state")
 
+    def journal(self) -> list[Body]:
+        """What was asked for servers and what became of them, from the beginning."""
+        told = self._call("GET", "journal")
+        assert told["dropped"] == 0, "the journal is too short for this test"
+        entries: list[Body] = told["entries"]
+        return entries
+
+    def preload(self, **asked: Any) -> None:
+        """Servers that are there at once, and that nobody knows of."""
+        self._call("POST", "preload", asked)
+
     def do(self, **command: Any) -> None:
         self._call("POST", "do", command)
 
@@ -123,7 +135,7 @@ class Simulator:
     def mend(self) -> None:
         """Switch all faults off, and quotas as the world has them."""
         self._call("DELETE", "faults")
-        quota = yaml.safe_load(WORLD.read_text(encoding="utf-8"))["quota"]
+        quota = yaml.safe_load(self._world.read_text(encoding="utf-8"))["quota"]
         self.do(do="quota", **quota)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Body:

@@ -45,7 +45,7 @@ class Api:
 
     async def __aenter__(self) -> Self:
         credentials = await Credentials.load(str(self._kubeconfig))
-        self._server = credentials.endpoint.server
+        self.server = credentials.endpoint.server
         self._headers = {"Authorization": f"Bearer {await credentials.token()}"}
         self._session = credentials.session(CONNECTIONS)
         return self
@@ -63,13 +63,30 @@ class Api:
         url = self._url(kind, namespace)
         async with self._session.post(url, json=body, headers=self._headers) as answer:
             text = await answer.read()
-            assert answer.status == CREATED, text
+            if answer.status != CREATED:
+                raise aiohttp.ClientResponseError(
+                    answer.request_info, (), status=answer.status, message=text.decode()
+                )
             return dict(orjson.loads(text))
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         url = f"{self._url(kind, namespace)}/{name}"
         async with self._session.delete(url, headers=self._headers) as answer:
             answer.raise_for_status()
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Body) -> None:
+        url = f"{self._url(kind, namespace)}/{name}"
+        headers = self._headers | {"Content-Type": "application/merge-patch+json"}
+        async with self._session.patch(url, data=orjson.dumps(patch), headers=headers) as answer:
+            answer.raise_for_status()
+
+    async def token(self, namespace: str, account: str) -> str:
+        """A new token of a ServiceAccount."""
+        url = f"{self.server}/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        body: Body = {"spec": {"expirationSeconds": 3600}}
+        async with self._session.post(url, json=body, headers=self._headers) as answer:
+            answer.raise_for_status()
+            return str(orjson.loads(await answer.read())["status"]["token"])
 
     async def watch(self, kind: Kind, namespace: str, since: str) -> AsyncIterator[Body]:
         """Events until the API server ends it. Lines may be long: a ledger in a storm is."""
@@ -87,44 +104,20 @@ class Api:
                         yield orjson.loads(line)
 
     def _url(self, kind: Kind, namespace: str) -> str:
-        return f"{self._server}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{kind.plural}"
+        return f"{self.server}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{kind.plural}"
 
 
-@dataclass(slots=True)
-class Recorder:
-    """Keeps every event of some collections, and what they show now."""
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """Every event, and what there is now."""
 
-    api: Api
-    collections: Mapping[Kind, str]
-    """Namespace of each kind."""
     events: list[Event] = field(default_factory=list)
-    now: dict[Kind, dict[str, Body]] = field(default_factory=dict)
+    now: dict[Kind, dict[str, Body]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     """What there is, by uid."""
     gone: set[str] = field(default_factory=set)
     """Uids of what was deleted."""
     ended: bool = False
     """The history has a gap from here on."""
-
-    async def run(self, started: asyncio.Event) -> None:
-        """Record until cancelled. `started`: from then on nothing is missed.
-
-        Raises:
-            AssertionError: the API server cannot go on where it was, so the history has a gap.
-        """
-        since: dict[Kind, str] = {}
-        for kind, namespace in self.collections.items():
-            found = await self.api.list(kind, namespace)
-            since[kind] = found["metadata"]["resourceVersion"]
-            self.now[kind] = {}
-            for body in found["items"]:
-                self._take(kind, body, gone=False)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for kind, version in since.items():
-                    tasks.create_task(self._follow(kind, version))
-                started.set()
-        finally:
-            self.ended = True
 
     async def until(self, predicate: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait for what the events show.
@@ -139,15 +132,8 @@ class Recorder:
                 raise TimeoutError(f"within {seconds} s: {what}")
             await asyncio.sleep(POLL)
 
-    async def _follow(self, kind: Kind, version: str) -> None:
-        """Watch on from the last event when the API server ends a watch, as it may at any time."""
-        while True:
-            async for event in self.api.watch(kind, self.collections[kind], version):
-                assert event["type"] != "ERROR", event
-                self._take(kind, event["object"], gone=event["type"] == "DELETED")
-                version = event["object"]["metadata"]["resourceVersion"]
-
-    def _take(self, kind: Kind, body: Body, *, gone: bool) -> None:
+    def take(self, kind: Kind, body: Body, *, gone: bool) -> None:
+        """Write down one change."""
         body["metadata"].pop("managedFields", None)
         revision = int(body["metadata"]["resourceVersion"])
         self.events.append(Event(revision, time.time(), kind, body, gone))  # noqa: TID251
@@ -156,6 +142,43 @@ class Recorder:
             self.gone.add(body["metadata"]["uid"])
         else:
             self.now[kind][body["metadata"]["uid"]] = body
+
+
+@dataclass(slots=True)
+class Recorder(Record):
+    """Records some collections by watching them."""
+
+    api: Api
+    collections: Mapping[Kind, str]
+    """Namespace of each kind."""
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Record until cancelled. `started`: from then on nothing is missed.
+
+        Raises:
+            AssertionError: the API server cannot go on where it was, so the history has a gap.
+        """
+        since: dict[Kind, str] = {}
+        for kind, namespace in self.collections.items():
+            found = await self.api.list(kind, namespace)
+            since[kind] = found["metadata"]["resourceVersion"]
+            for body in found["items"]:
+                self.take(kind, body, gone=False)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for kind, version in since.items():
+                    tasks.create_task(self._follow(kind, version))
+                started.set()
+        finally:
+            self.ended = True
+
+    async def _follow(self, kind: Kind, version: str) -> None:
+        """Watch on from the last event when the API server ends a watch, as it may at any time."""
+        while True:
+            async for event in self.api.watch(kind, self.collections[kind], version):
+                assert event["type"] != "ERROR", event
+                self.take(kind, event["object"], gone=event["type"] == "DELETED")
+                version = event["object"]["metadata"]["resourceVersion"]
 
 
 def moment(timestamp: str) -> float:

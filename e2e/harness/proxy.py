@@ -1,4 +1,4 @@
-"""A TCP proxy between one client and the API server: connections cut, hung, or deaf, at will.
+"""A TCP proxy between one client and the API server: it cuts, holds, loses or delays, at will.
 
 It passes bytes on and knows nothing of TLS, so what it breaks looks as it does when networks do.
 It runs in a thread of its own. A client is led through it by a kubeconfig of its own.
@@ -27,17 +27,28 @@ RESET: Final = struct.pack("ii", 1, 0)
 
 STARTED_WITHIN: Final = 10.0
 
+SLOWNESS: Final = 0.15
+"""Seconds that every chunk takes more where things are slow."""
+
 
 class Mode(Enum):
     """What becomes of bytes and of new connections."""
 
     PASS = auto()
     HANG = auto()
-    """Nothing passes, nothing is closed; new connections are accepted and get no answer."""
+    """Nothing passes, nothing is closed; new connections are accepted and get no answer. What was
+    held arrives later, though who sent it may be dead by then."""
     DEAF = auto()
     """What clients send arrives, and the answers do not come back."""
     REFUSE = auto()
     """Connections are reset, the old ones and the new."""
+    SWALLOW = auto()
+    """Nothing ever arrives, and connections that lost something are reset when it is over."""
+    LAG = auto()
+    """What the server says over connections that are there already is held: for those who open new
+    ones for what they ask, only their watches stand still."""
+    SLOW = auto()
+    """All arrives, late."""
 
 
 class Proxy:
@@ -104,6 +115,10 @@ class Proxy:
         """Let bytes pass again: those that were held, too."""
         self._set(Mode.PASS)
 
+    def turn(self, mode: Mode) -> None:
+        """Do any of these."""
+        self._set(mode)
+
     def _set(self, mode: Mode) -> None:
         self._do(lambda: self._enter(mode))
 
@@ -137,13 +152,16 @@ class Proxy:
 
     def _enter(self, mode: Mode) -> None:
         self._mode = mode
+        held = {Mode.HANG: (True, False), Mode.DEAF: (False,)}.get(mode, ())
         for to_server, event in self._passing.items():
-            if mode is Mode.PASS or (mode is Mode.DEAF and to_server):
-                event.set()
-            else:
+            if to_server in held:
                 event.clear()
-        if mode is Mode.REFUSE:
-            self._reset()
+            else:
+                event.set()
+        for link in list(self._links):
+            link.hold_answers(held=mode is Mode.LAG)
+            if mode is Mode.REFUSE or (link.torn and mode is not Mode.SWALLOW):
+                link.reset()
 
     def _reset(self) -> None:
         for link in list(self._links):
@@ -160,7 +178,7 @@ class Proxy:
                 return
             upstream, onward = await asyncio.open_connection(*self._target)
             link.add(onward)
-            ways = (self._pump(reader, onward, True), self._pump(upstream, writer, False))
+            ways = (self._pump(link, reader, onward), self._pump(link, upstream, writer, False))
             link.pumps = [asyncio.ensure_future(way) for way in ways]
             await asyncio.wait(link.pumps, return_when=asyncio.FIRST_COMPLETED)
             await link.close()
@@ -172,13 +190,23 @@ class Proxy:
             self._serving.discard(asyncio.current_task())
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, to_server: bool
+        self,
+        link: "_Link",
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        to_server: bool = True,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
                 await self._passing[to_server].wait()
-                sink.write(data)
-                await sink.drain()
+                if not to_server:
+                    await link.answers_pass.wait()
+                if self._mode is Mode.SLOW:
+                    await asyncio.sleep(SLOWNESS)
+                link.torn = link.torn or self._mode is Mode.SWALLOW
+                if not link.torn:
+                    sink.write(data)
+                    await sink.drain()
 
 
 class _Link:
@@ -187,6 +215,16 @@ class _Link:
     def __init__(self) -> None:
         self._writers: list[asyncio.StreamWriter] = []
         self.pumps: list[asyncio.Future[None]] = []
+        self.answers_pass = asyncio.Event()
+        self.answers_pass.set()
+        self.torn = False
+        """Some of its bytes are lost."""
+
+    def hold_answers(self, *, held: bool) -> None:
+        if held:
+            self.answers_pass.clear()
+        else:
+            self.answers_pass.set()
 
     def add(self, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)

@@ -69,11 +69,24 @@ class State:
 
 
 class Replay:
-    """Replays one history. `reserves`: of each pool."""
+    """Replays one history."""
 
-    def __init__(self, events: Sequence[Event], reserves: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        events: Sequence[Event],
+        reserves: Mapping[str, int],
+        writers: Mapping[int, str] | None = None,
+    ) -> None:
+        """Take a history.
+
+        Args:
+            events: in any order.
+            reserves: of each pool.
+            writers: the replica that wrote a revision, where it is known; None: who led last did.
+        """
         self._events = sorted(events, key=lambda event: event.revision)
         self._reserves = reserves
+        self._writers = writers
         self._state = State()
         self._verdict = Verdict()
         self._revisions: list[int] = []
@@ -82,7 +95,10 @@ class Replay:
         """Free VMs after each revision at which they changed."""
         self._spots: dict[str, tuple[str, Spot]] = {}
         self._commits: list[Commit] = []
-        self._takeovers: list[int] = []
+        self._takeovers: list[tuple[int, str]] = []
+        """Revisions, and who has taken over."""
+        self._holders: dict[str, str] = {}
+        """The live claim that each VM was shown bound to."""
         self._created: dict[str, Event] = {}
         self._answered: dict[str, Event] = {}
         self._committed: dict[str, list[str]] = {}
@@ -119,6 +135,7 @@ class Replay:
         if event.gone:
             self._state.claims.pop(event.uid, None)
             self._verdict.figures["deleted"] += 1
+            self._holders = {vm: uid for vm, uid in self._holders.items() if uid != event.uid}
             return
         self._state.claims[event.uid] = event.body
         self._created.setdefault(event.uid, event)
@@ -160,10 +177,15 @@ class Replay:
         for limit in limits_of(spec):
             if not keeps(limit, placed):
                 self._fault(event, f"{limit} does not hold for {placed}")
+        self._holders.update((vm["uid"], event.uid) for vm in vms)
         if {vm["uid"] for vm in vms} != set(self._committed.get(event.uid, ())):
             self._fault(event, "it is not bound to what was committed")
 
     def _vm(self, event: Event) -> None:
+        if event.uid in self._holders and (event.gone or not _is_well(event.body)):
+            self._fault(
+                event, f"it goes, or is not ready, while claim {self._holders[event.uid]} is"
+            )
         if event.gone:
             self._state.vms.pop(event.uid, None)
             return
@@ -180,12 +202,12 @@ class Replay:
 
     def _ledger(self, event: Event) -> None:
         spec, state = event.body["spec"], self._state
-        written = [json.loads(text) for text in spec["entries"]]
-        entries = {e["claim"]["uid"]: [vm["uid"] for vm in e["vms"]] for e in written}
+        entries = entries_of(event.body)
         if spec["epoch"] != state.epoch:
             if spec["epoch"] < state.epoch or entries != state.ledger:
                 self._fault(event, f"epoch {spec['epoch']} does not carry {state.epoch} on")
-            self._takeovers.append(event.revision)
+            self._takeovers.append((event.revision, spec.get("holder", "")))
+            self._verdict.figures["takeovers"] += 1
             state.epoch = spec["epoch"]
         added = {uid: vms for uid, vms in entries.items() if uid not in state.ledger}
         for uid in state.ledger.keys() - entries.keys():
@@ -197,8 +219,7 @@ class Replay:
         for vm, count in counts.items():
             if count > 1:
                 self._fault(event, f"VM {vm} is in {count} entries")
-        given_up = {vm["uid"] for vm in spec.get("removals", ())}
-        state.ledger, state.in_ledger = entries, frozenset(counts) | given_up
+        state.ledger, state.in_ledger = entries, frozenset(counts) | removals_of(event.body)
 
     def _added(self, event: Event, added: Mapping[str, list[str]]) -> None:
         for uid, vms in added.items():
@@ -266,7 +287,7 @@ class Replay:
     def _window(self, uid: str, answer: Event, reason: str) -> tuple[int, int]:
         """The first moment of the decision, with the lag and without."""
         created = self._created[uid]
-        takeover = self._takeovers[bisect_right(self._takeovers, answer.revision) - 1]
+        takeover = self._takeover(answer.revision)
         fair = bisect_right(self._revisions, max(created.revision, takeover)) - 1
         seen = created.at
         if reason == "TimedOut":
@@ -275,6 +296,14 @@ class Replay:
             fair = max(fair, bisect_right(self._times, seen) - 1)
         first = min(fair, bisect_right(self._times, seen - LAG) - 1)
         return max(0, first), fair
+
+    def _takeover(self, revision: int) -> int:
+        """When the leader that wrote a revision had taken over, or 0: a late one's may be old."""
+        before = [t for t in self._takeovers if t[0] <= revision]
+        if self._writers is None:
+            return before[-1][0]
+        writer = self._writers.get(revision)
+        return max((at for at, holder in before if holder == writer), default=0)
 
     def _short_at(self, at: int, answer: Event, *, held: bool) -> bool:
         """Whether the claim could not be had from what was free at a moment."""
@@ -363,6 +392,22 @@ class Replay:
         claim = self._state.claims.get(ref["uid"])
         vms = claim["status"].get("allocation", {}).get("vms", ()) if claim is not None else ()
         return "claimed" if any(v["uid"] == uid for v in vms) else "unaccounted for"
+
+
+def entries_of(ledger: Body) -> dict[str, list[str]]:
+    """The bindings in a ledger: the VMs of each claim, by uid."""
+    written = [json.loads(text) for text in ledger["spec"].get("entries", ())]
+    return {e["claim"]["uid"]: [vm["uid"] for vm in e["vms"]] for e in written}
+
+
+def removals_of(ledger: Body) -> set[str]:
+    """Uids of the VMs that a ledger gives up."""
+    return {vm["uid"] for vm in ledger["spec"].get("removals", ())}
+
+
+def _is_well(vm: Body) -> bool:
+    ready = vm.get("status", {}).get("phase") == "Ready"
+    return ready and "deletionTimestamp" not in vm["metadata"]
 
 
 def _pool(vm: Body) -> str:

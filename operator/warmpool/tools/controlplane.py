@@ -105,6 +105,7 @@ class ControlPlane(Cluster):
         self._stack = contextlib.ExitStack()
         self._tokens: dict[str, str] = {}
         self._etcd: Process | None = None
+        self._etcd_port = 0
         self._controller_manager: Process | None = None
         self._apiservers: list[ApiServer] = []
         self.controllers = self._programs.kube_controller_manager is not None
@@ -153,6 +154,13 @@ class ControlPlane(Cluster):
         if not self._apiservers:
             raise ClusterError("this control plane is not running")
         return self._apiservers[0]
+
+    @property
+    def etcd_url(self) -> str:
+        """Where etcd answers, for those who want to see every revision, whatever the API does."""
+        if self._etcd is None:
+            raise ClusterError("this control plane is not running")
+        return f"http://127.0.0.1:{self._etcd_port}"
 
     @property
     def processes(self) -> list[Process]:
@@ -233,6 +241,7 @@ class ControlPlane(Cluster):
         command = etcd_command(self._programs, layout, client=client, peer=peer)
         self._etcd = _started(servers, command, layout, "etcd", grace=self._grace)
         self._etcd.wait_for(lambda: etcd_healthy(client), READY_WITHIN, "its health")
+        self._etcd_port = client
         server = ApiServer(
             "apiserver", layout, self._programs, etcd=client, extra=self._apiserver_args
         )
