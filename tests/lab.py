@@ -17,6 +17,7 @@ from doubles.cluster import FakeCluster
 from warmpool.api.names import TAG_OWNER, Kind
 from warmpool.api.v1alpha1.pool import HTTPGet
 from warmpool.domain.errors import NotLeading
+from warmpool.domain.history import Record
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body
@@ -77,6 +78,8 @@ class Lab:
         self.cluster = FakeCluster(self.clock.now, [HOME, SPACE])
         self.cluster.secrets[SECRET] = {"clouds.yaml": b"clouds: {}"}
         self.chance = random.Random(seed)  # noqa: S311 - names and jitter
+        self.records: list[Record] = []
+        """What the replicas had to tell, in its order."""
         self.most = 0
         """Servers that there ever were at once."""
         self._term: asyncio.Task[None] | None = None
@@ -101,6 +104,7 @@ class Lab:
             namespace=HOME,
             identity=f"replica-{mine}",
             new_installation=lambda: HERE,
+            emit=self.records.append,
         )
         self._term = asyncio.ensure_future(lead(world, partial(self.leads, mine)))
         if self._watching is None:

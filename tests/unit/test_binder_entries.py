@@ -17,6 +17,7 @@ from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.binder import Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,6 +128,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         StillClock(),
         announcer=announcer,
         want=lambda _: None,
+        recorder=Recorder(store, StillClock(), unheard),
     )
     running = asyncio.ensure_future(binder.run())
     try:

@@ -33,6 +33,7 @@ from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.pools import PoolWorker
+from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
 
 POOL = Ref("search", "es-data")
@@ -216,7 +217,10 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             wake_pool=lambda _pool: worker.wake(),
             nudge=lambda _pool: worker.wake(),
         )
-        executor = Executor(store, api, NoProber(), clock, rng, give_up=partial(delete, api))
+        recorder = Recorder(store, clock, unheard)
+        executor = Executor(
+            store, api, NoProber(), clock, rng, give_up=partial(delete, api), recorder=recorder
+        )
         worker = PoolWorker(
             POOL,
             store=store,
@@ -227,6 +231,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             rng=rng,
             wanted=lambda _pool: 0,
             announce=lambda _event: None,
+            recorder=recorder,
         )
         store.listen(lambda change: worker.wake(change.vm))
         running = [tasks.create_task(clouds.run()), tasks.create_task(worker.run())]

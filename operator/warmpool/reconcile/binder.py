@@ -41,6 +41,7 @@ from warmpool.reconcile.decide import Decider, Search, Waiting
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.reading import read_claim, read_vm
+from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.removals import Removals
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
@@ -106,12 +107,14 @@ class Binder:
         *,
         announcer: Announcer,
         want: Callable[[Mapping[Ref, int]], None],
+        recorder: Recorder,
     ) -> None:
         """`want` is told how many unclaimed VMs pools shall have for claims that have VMs built."""
         self._store = store
         self._ledger = ledger
         self._decider = Decider(store, clock)
         self._announcer = announcer
+        self._recorder = recorder
         self._want = want
         self._cluster = cluster
         self._clock = clock
@@ -203,6 +206,7 @@ class Binder:
             status = refused_status(claim, shortage.reason, shortage.message, self._clock.now())
             self._spawn(tasks, self._tell(claim, status))
             self._announce(claim, shortage.reason, shortage.message, warning=True)
+            self._recorder.refused(claim, shortage)
         self._tell_waiting(decided.waiting, tasks)
 
     async def _commit(self, bindings: Iterable[LedgerEntry]) -> None:
@@ -293,6 +297,7 @@ class Binder:
                 continue
             self._store.apply(Kind.VM_CLAIM, body)
             self._announce(claim, Reason.BOUND, status.placed)
+            self._recorder.bound(claim, entry, status.placed)
             break
         return True
 

@@ -44,6 +44,7 @@ from warmpool.ports.probe import Prober
 from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.console import ending
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
+from warmpool.reconcile.recorder import Mark, Recorder
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
     dump,
@@ -114,9 +115,11 @@ class Executor:
         rng: random.Random,
         *,
         give_up: Callable[[Vm], Awaitable[None]],
+        recorder: Recorder,
     ) -> None:
         """`give_up` deletes a VM that a claim could have, for good."""
         self._give_up = give_up
+        self._recorder = recorder
         self._store = store
         self._cluster = cluster
         self._prober = prober
@@ -135,10 +138,12 @@ class Executor:
         """Write a WarmVM: the owner stands before its server does."""
         body = _new_vm(pool, ref, build)
         try:
-            return self._took_in(await self._cluster.create(Kind.WARM_VM, body))
+            vm = self._took_in(await self._cluster.create(Kind.WARM_VM, body))
         except ClusterOutcomeUnknown:
             # The name is ours alone: whether it is there tells what has happened.
-            return self._took_in(await self._cluster.get(Kind.WARM_VM, ref))
+            vm = self._took_in(await self._cluster.get(Kind.WARM_VM, ref))
+        self._recorder.mark(vm.uid, Mark.CREATED)
+        return vm
 
     async def post(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
         """POST the server of a WarmVM that certainly has none yet."""
@@ -147,6 +152,7 @@ class Executor:
             name=vm.ref.name, owner=vm.uid, spec=spec, zone=vm.zone, hypervisor=aim
         )
         session.capacity.promise(vm.ref, spec, aim)
+        self._recorder.mark(vm.uid, Mark.POSTING)
         try:
             server = await self._create(request, session)
         except OutcomeUnknown:
@@ -155,6 +161,7 @@ class Executor:
         except CloudError:
             session.capacity.broken(vm.ref)
             raise
+        self._recorder.mark(vm.uid, Mark.POSTED)
         session.capacity.posted(vm.ref)
         session.posted(vm.uid, server, vm.ref.name)
 
@@ -209,6 +216,7 @@ class Executor:
         """
         if said := await self.ask(pool.spec.health, server):
             raise ProbeFailed(said)
+        self._recorder.mark(vm.uid, Mark.REACHED)
         place = place_of(server, session)
         body = await self._cluster.patch(
             Kind.WARM_VM,
@@ -226,7 +234,8 @@ class Executor:
             ],
         )
         vm = self._took_in(body)
-        await self._write_status(vm, self._ready_status(vm, server, place))
+        vm = await self._write_status(vm, self._ready_status(vm, server, place))
+        self._recorder.built(pool, vm)
 
     def _ready_status(self, vm: Vm, server: Server, place: Place) -> WarmVMStatus:
         now = self._clock.now()
@@ -360,6 +369,7 @@ class Executor:
                 return
         except NotFound:
             pass
+        self._recorder.released(vm)
         match vm.reclaim:
             case ReclaimPolicy.RETAIN:
                 patch = retain_vm(vm)
@@ -446,6 +456,7 @@ class Executor:
             CloudError: it could not be asked for.
         """
         if vm.phase is not Phase.TERMINATING:
+            self._recorder.goes(vm)
             ops = [same_uid(vm.uid), {"op": "add", "path": "/status/phase", "value": _GOING}]
             self._took_in(await self._cluster.patch(Kind.WARM_VM, vm.ref, ops, status=True))
         servers = await self._servers_of(vm, session)

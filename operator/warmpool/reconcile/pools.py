@@ -68,6 +68,7 @@ from warmpool.reconcile.events import Event
 from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
 from warmpool.reconcile.finalizing import hold, let_go
 from warmpool.reconcile.recipe import Recipe
+from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.surveying import Surveyor
@@ -143,10 +144,12 @@ class PoolWorker:
         rng: random.Random,
         wanted: Callable[[Ref], int],
         announce: Callable[[Event], None],
+        recorder: Recorder,
     ) -> None:
         """`wanted`: how many unclaimed VMs waiting claims have this pool build."""
         self._wanted = wanted
         self._announce = announce
+        self._recorder = recorder
         self._ref = ref
         self._store = store
         self._cluster = cluster
@@ -290,6 +293,8 @@ class PoolWorker:
 
     def _view(self, vm: Vm, session: CloudSession | None) -> VmView:
         server = session.server(vm.uid, vm.server) if session is not None else None
+        if server is not None:
+            self._recorder.saw(vm.uid, server)
         listed = session is not None and session.listed and session.problem is None
         not_before, _ = self._memory.retries.get(vm.uid, (None, 0))
         rebuilt_at, moment = self._memory.rebuilt.get(vm.uid, (None, 0.0))
@@ -392,7 +397,8 @@ class PoolWorker:
     async def _work(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
         do = self._executor
         match action:
-            case Discard(vm=vm):
+            case Discard(vm=vm, reason=reason):
+                self._recorder.condemned(vm.uid, reason)
                 await do.discard(vm)
                 self._memory.retries.pop(vm.uid, None)  # its end begins anew, and at once
             case Release(vm=vm):
@@ -528,6 +534,8 @@ class PoolWorker:
                 say since somebody has locked it, is no reason to build no others.
         """
         self._again(vm, pace.BACKOFF_FIRST, pace.BACKOFF_MAX)
+        if builds:
+            self._recorder.build_refused(vm, error)
         match error:
             case CredentialsRefused():
                 self._setbacks.refused("", error.reason, str(error))
@@ -543,6 +551,7 @@ class PoolWorker:
     async def _build_failed(self, vm: Vm, failure: BuildFailed) -> None:
         """A server failed: the WarmVM goes, and the pool holds or slows down."""
         log.warning("VM %s failed: %s: %s", vm.ref, failure.reason, failure)
+        self._recorder.build_failed(vm, failure.reason, str(failure), failure.kind)
         ends = f"; its console ends: {failure.console[-CONSOLE_SHOWN:]}" if failure.console else ""
         self._tell(failure.reason, f"VM {vm.ref.name} failed: {failure}{ends}")
         if failure.kind is FaultClass.CAPACITY:

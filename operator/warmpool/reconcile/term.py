@@ -24,6 +24,7 @@ from warmpool.reconcile.fence import Fenced, FencedCloud
 from warmpool.reconcile.keeper import Keeper
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.pools import PoolWorker
+from warmpool.reconcile.recorder import Emit, Recorder, unheard
 from warmpool.reconcile.store import Change, Store
 from warmpool.reconcile.sweeper import Comparer, Sweeper
 from warmpool.reconcile.workers import Pools
@@ -50,6 +51,8 @@ class World:
     namespace: str
     identity: str
     new_installation: Callable[[], InstallationId]
+    emit: Emit = unheard
+    """Takes the records of what happens."""
 
 
 async def lead(world: World, leads: Callable[[], bool]) -> None:
@@ -67,7 +70,13 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
     )
     await _take_over(ledger, Comparer(world.store, world.cluster), leads)
     log.info("took over: epoch %d, %d bindings to finish", ledger.epoch, len(ledger.entries))
-    await _Term(world, fenced, ledger).run()
+    recorder = Recorder(world.store, world.clock, world.emit)
+    recorder.led(world.identity, ledger.epoch)
+    since = world.clock.monotonic()
+    try:
+        await _Term(world, fenced, ledger, recorder).run()
+    finally:
+        recorder.led(world.identity, ledger.epoch, since)
 
 
 async def _take_over(ledger: Ledger, comparer: Comparer, leads: Callable[[], bool]) -> None:
@@ -87,10 +96,11 @@ async def _take_over(ledger: Ledger, comparer: Comparer, leads: Callable[[], boo
 class _Term:
     """The loops of one term, and who wakes whom."""
 
-    def __init__(self, world: World, fenced: Fenced, ledger: Ledger) -> None:
+    def __init__(self, world: World, fenced: Fenced, ledger: Ledger, recorder: Recorder) -> None:
         self._world = world
         self._fenced = fenced
         self._ledger = ledger
+        self._recorder = recorder
         self._clouds = Clouds(
             fenced,
             self._open_cloud,
@@ -109,6 +119,7 @@ class _Term:
             world.clock,
             announcer=self._announcer,
             want=self._pools.want,
+            recorder=recorder,
         )
         self._executor = Executor(
             world.store,
@@ -117,6 +128,7 @@ class _Term:
             world.clock,
             world.rng,
             give_up=self._binder.give_up,
+            recorder=recorder,
         )
         self._keeper = Keeper(
             world.store,
@@ -157,6 +169,7 @@ class _Term:
             rng=self._world.rng,
             wanted=self._pools.wanted,
             announce=self._announcer.say,
+            recorder=self._recorder,
         )
 
     async def _annotate(self, vm: Vm, metadata: Mapping[str, str]) -> None:
@@ -170,6 +183,7 @@ class _Term:
 
     def _changed(self, change: Change) -> None:
         self._binder.wake()
+        self._recorder.changed(change)
         if change.claim is not None:
             self._keeper.touch(change.claim)
         if change.pool is not None:
