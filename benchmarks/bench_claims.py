@@ -201,6 +201,7 @@ class Bench:
             for body, status in bodies:
                 made = await self.api.create("warmvms", STORE, body)
                 name = made["metadata"]["name"]
+                await self.api.merge("warmvms", STORE, name, {"metadata": {"managedFields": [{}]}})
                 await self.api.merge("warmvms", STORE, name, {"status": status}, status=True)
                 done += 1
                 if done % 2000 == 0:

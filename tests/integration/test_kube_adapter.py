@@ -147,6 +147,27 @@ async def test_replacing_the_newest_version_answers_with_the_next(cluster: KubeC
     assert version_of(replaced) > version_of(made)
 
 
+async def test_nobody_keeps_account_of_who_wrote_what_of_a_vm(cluster: KubeCluster) -> None:
+    made = await cluster.create(Kind.WARM_VM, a_vm())
+    assert made["metadata"]["managedFields"]
+    changed = await cluster.patch(Kind.WARM_VM, ref_of(made), [label("now")])
+    assert "managedFields" not in changed["metadata"]
+    ready = [{"op": "add", "path": "/status", "value": {"phase": "Ready"}}]
+    told = await cluster.patch(Kind.WARM_VM, ref_of(made), ready, status=True)
+    assert "managedFields" not in told["metadata"]
+
+
+async def test_nobody_keeps_account_of_who_wrote_what_in_the_ledger(cluster: KubeCluster) -> None:
+    spec = {"epoch": 1, "installation": secrets.token_hex(4)}
+    meta = {"namespace": HOME, "name": f"l-{secrets.token_hex(4)}"}
+    made = await cluster.create(Kind.BINDING_LEDGER, {"metadata": meta, "spec": spec})
+    meta["resourceVersion"] = made["metadata"]["resourceVersion"]
+    next_term = {"metadata": meta, "spec": {**spec, "epoch": 2}}
+    assert (
+        "managedFields" not in (await cluster.replace(Kind.BINDING_LEDGER, next_term))["metadata"]
+    )
+
+
 async def test_a_test_operation_that_fails_is_not_an_invalid_object(cluster: KubeCluster) -> None:
     made = await cluster.create(Kind.VM_CLAIM, a_claim())
     with pytest.raises(TestFailed):

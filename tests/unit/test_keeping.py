@@ -1,6 +1,10 @@
 """What a bound claim says of its VMs."""
 
 from datetime import timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builders import NOW, a_claim, a_claim_ref, a_place, a_vm, after
 from warmpool.api.names import ClaimPhase, Phase, Reason
@@ -8,7 +12,7 @@ from warmpool.api.v1alpha1.base import Condition
 from warmpool.api.v1alpha1.claim import AllocatedVM, Allocation, VMClaimStatus
 from warmpool.api.v1alpha1.vm import Fault
 from warmpool.domain.facts import Claim, Vm
-from warmpool.planning.keeping import is_lost, kept
+from warmpool.planning.keeping import is_lost, kept, worked_out
 
 
 def bound(number: int = 2) -> Claim:
@@ -135,3 +139,42 @@ def test_health_that_stays_as_it_is_keeps_its_time() -> None:
 
 def test_a_claim_without_an_allocation_is_left_as_it_is() -> None:
     assert now(a_claim(), {}) == VMClaimStatus()
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "place": st.sampled_from([a_place(0), a_place(1), a_place(2)]),
+        "hostname": st.sampled_from(["", "es-0"]),
+        "addresses": st.sampled_from([(), ("10.0.0.1",), ("10.0.0.1", "10.0.0.2")]),
+        "phase": st.sampled_from([Phase.READY, Phase.FAILED]),
+        "fault": st.sampled_from([None, a_fault(Reason.SERVER_LOST)]),
+        "deleting": st.booleans(),
+    },
+)
+"""What may be the matter with a VM."""
+
+SEEN = st.lists(st.none() | FIELDS, min_size=2, max_size=2)
+"""Two VMs; None: it is not there."""
+
+KEPT_FOR = st.sampled_from([None, timedelta(hours=1)])
+
+
+def seen(fields: list[dict[str, Any] | None]) -> dict[str, Vm]:
+    vms = [a_vm(n, claim=a_claim_ref(), **f) for n, f in enumerate(fields) if f is not None]
+    return {vm.uid: vm for vm in vms}
+
+
+@given(SEEN, SEEN, KEPT_FOR, KEPT_FOR)
+def test_the_quick_answer_is_the_one_that_is_worked_out(
+    before: list[dict[str, Any] | None],
+    after_it: list[dict[str, Any] | None],
+    kept_before: timedelta | None,
+    kept_now: timedelta | None,
+) -> None:
+    claim = a_claim(count=2, status=now(bound(), seen(before), kept_before))
+    allocation = claim.status.allocation
+    assert allocation is not None
+    ends = NOW + kept_now if kept_now is not None else None
+    long_way = worked_out(claim, allocation, seen(after_it), ends, after(120))  # type: ignore[arg-type]
+    assert now(claim, seen(after_it), kept_now, at=120) == long_way

@@ -19,11 +19,16 @@ RESERVE_PRIORITY = 1000
 def demand_of(claim: Claim) -> Demand:
     """What a claim asks for; mode and constraints as limits that must all hold."""
     asks = tuple(
-        Ask(r.name, Ref(r.pool.namespace or claim.ref.namespace, r.pool.name), r.count)
-        for r in claim.spec.requests
+        Ask(request.name, pool, request.count)
+        for request, pool in zip(claim.spec.requests, pools_of(claim), strict=True)
     )
     spelled = tuple(_limit(c, asks) for c in claim.spec.constraints)
     return Demand(asks, mode_limits(claim.spec.mode, asks) + spelled)
+
+
+def pools_of(claim: Claim) -> list[Ref]:
+    """The pools that a claim asks, in the order of its requests."""
+    return [Ref(r.pool.namespace or claim.ref.namespace, r.pool.name) for r in claim.spec.requests]
 
 
 def _limit(constraint: Constraint, asks: Iterable[Ask]) -> Limit:

@@ -77,6 +77,8 @@ def _room(facts: PoolFacts) -> Stop | None:
         return None
     if facts.survey.sites is not None and not open_sites(facts):
         return Stop(Reason.NO_VALID_HOST, _no_room(facts))
+    if not any(rule.max_per_domain for rule in facts.pool.spec.spread):
+        return None  # a place that is open takes another: this is asked at every status
     if builds(facts, layout_of(facts), 1):
         return None
     return Stop(Reason.SPREAD_EXHAUSTED, _spread_out(facts))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from warmpool.api.names import ClaimCondition, ClaimPhase, Phase, Reason
-from warmpool.api.v1alpha1.base import Condition
-from warmpool.api.v1alpha1.claim import AllocatedVM, VMClaimStatus
+from warmpool.api.v1alpha1.base import Condition, ConditionStatus
+from warmpool.api.v1alpha1.claim import AllocatedVM, Allocation, VMClaimStatus
 from warmpool.domain.claims import Limit
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import VmUid
@@ -27,20 +27,63 @@ def kept(
         kept_for: its lifetime; None: until it is deleted.
         now: the time.
     """
-    before, allocation = claim.status, claim.status.allocation
+    allocation = claim.status.allocation
     if allocation is None:
-        return before
+        return claim.status
     ends = allocation.bound_at + kept_for if kept_for is not None else None
+    over = ends is not None and ends <= now
+    if not over and _says_it_all(claim, allocation, vms, ends):
+        return claim.status
+    return worked_out(claim, allocation, vms, ends, now)
+
+
+def worked_out(
+    claim: Claim,
+    allocation: Allocation,
+    vms: Mapping[VmUid, Vm],
+    ends: datetime | None,
+    now: datetime,
+) -> VMClaimStatus:
+    """What `kept` answers, whatever stands there already."""
     entries = [_entry(entry, vms.get(VmUid(entry.uid))) for entry in allocation.vms]
-    status = before.model_copy(
-        update={
-            "allocation": allocation.model_copy(update={"vms": entries, "expires_at": ends}),
-        }
-    )
+    told = allocation.model_copy(update={"vms": entries, "expires_at": ends})
+    status = claim.status.model_copy(update={"allocation": told})
     if ends is not None and ends <= now:
         return _ended(claim, status, now)
-    healthy = _healthy(claim, entries, vms, now)
-    return _with(status, healthy)
+    return _with(status, _healthy(claim, entries, vms, now))
+
+
+def _says_it_all(
+    claim: Claim, allocation: Allocation, vms: Mapping[VmUid, Vm], ends: datetime | None
+) -> bool:
+    """Nothing is to be written: so it is nearly always, and far quicker seen than worked out.
+
+    Where this does not hold there may be nothing to be written all the same.
+    """
+    healthy = next((c for c in claim.status.conditions if c.type == ClaimCondition.HEALTHY), None)
+    return (
+        healthy is not None
+        and healthy.status is ConditionStatus.TRUE
+        and healthy.observed_generation == claim.status.observed_generation == claim.generation
+        and allocation.expires_at == ends
+        and all(_is_as_written(entry, vms.get(VmUid(entry.uid))) for entry in allocation.vms)
+    )
+
+
+def _is_as_written(entry: AllocatedVM, vm: Vm | None) -> bool:
+    """The VM is in good health, and where the entry says; or it is known to be lost."""
+    if entry.lost:
+        return True
+    return (
+        vm is not None
+        and vm.phase is Phase.READY
+        and not is_lost(vm)
+        and vm.place.hypervisor == entry.hypervisor
+        and vm.place.rack == entry.rack
+        and vm.place.zone == entry.zone
+        and vm.hostname == entry.hostname
+        and list(vm.addresses) == entry.addresses
+    )
 
 
 def is_lost(vm: Vm | None) -> bool:

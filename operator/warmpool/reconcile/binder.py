@@ -34,7 +34,7 @@ from warmpool.domain.errors import (
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.allocation import allocate
-from warmpool.planning.claims import demand_of, lifetime
+from warmpool.planning.claims import lifetime, pools_of
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.decide import Decider, Search, Waiting
@@ -321,7 +321,7 @@ class Binder:
         self._announcer.say(event)
 
     def _lifetime(self, claim: Claim) -> timedelta | None:
-        pools = [self._store.pool(ask.pool) for ask in demand_of(claim).asks]
+        pools = [self._store.pool(ref) for ref in pools_of(claim)]
         return lifetime(claim, (pool for pool in pools if pool is not None))
 
     async def _tell(self, claim: Claim, status: VMClaimStatus) -> None:

@@ -12,7 +12,7 @@ from warmpool.api.v1alpha1.claim import VMClaimStatus
 from warmpool.domain.errors import CloudError, ClusterError, NotFound, TestFailed
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.planning.claims import demand_of, lifetime
+from warmpool.planning.claims import lifetime, pools_of
 from warmpool.planning.condition import condition
 from warmpool.planning.keeping import is_lost, kept
 from warmpool.ports.clock import Clock
@@ -126,7 +126,7 @@ class Keeper:
         allocation = claim.status.allocation
         if allocation is None:
             return
-        pools = [self._store.pool(ask.pool) for ask in demand_of(claim).asks]
+        pools = [self._store.pool(ref) for ref in pools_of(claim)]
         span = lifetime(claim, (pool for pool in pools if pool is not None))
         status = kept(claim, await self._own(claim), span, self._clock.now())
         if status.allocation is not None and status.allocation.expires_at is not None:

@@ -210,4 +210,4 @@ class Ledger:
         self._version = written["metadata"]["resourceVersion"]
         self._entries = {ClaimUid(e.claim.uid): e for e in contents.entries}
         self._removals = {VmUid(r.uid): r for r in contents.removals}
-        self._texts = {id(e): (e, self._text(e)) for e in contents.entries}
+        self._texts = {key: self._texts[key] for key in map(id, contents.entries)}
