@@ -15,7 +15,7 @@ from warmpool.tools.controlplane import ControlPlane
 asyncio.set_event_loop(None)
 
 settings.register_profile(
-    "normal", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "normal", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("nightly", parent=settings.get_profile("normal"), max_examples=20000)
 settings.load_profile("normal")
