@@ -37,6 +37,9 @@ NAMES = ("a", "b", "c")
 
 T = TypeVar("T")
 
+WORLDS = settings(max_examples=max(1000, settings().max_examples))
+"""Random worlds for what is exact: each run has at least so many, the nightly one 20,000."""
+
 FEWER = settings(max_examples=settings().max_examples // 2)
 """For properties that hold almost by construction."""
 
@@ -205,6 +208,7 @@ def kinds(demand: Demand) -> str:
     return "+".join(sorted(said)) or "no limits"
 
 
+@WORLDS
 @given(demands(), supplies)
 def test_a_demand_is_met_exactly_when_brute_force_meets_it(
     demand: Demand, supply: dict[Ref, Stock]
@@ -275,6 +279,7 @@ def test_a_shelf_kept_up_to_date_equals_one_made_anew(
     assert shelf.known(PARTLY).facts() == fresh.known(PARTLY).facts()
 
 
+@WORLDS
 @given(stocks())
 def test_claimable_is_the_largest_claim_of_each_mode_that_fits(stock: Stock) -> None:
     told = claimable(stock)
@@ -349,6 +354,7 @@ def merit(
     )
 
 
+@WORLDS
 @given(
     plain_demands(),
     st.sampled_from(NESTED).flatmap(
