@@ -3,12 +3,13 @@
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from warmpool.tools import kubeconfig as kubeconfigs
 from warmpool.tools.binaries import Programs
@@ -67,6 +68,13 @@ def etcd_command(programs: Programs, layout: Layout, *, client: int, peer: int) 
         f"--initial-cluster=local={peer_url}",
         "--log-level=warn",
     ]
+
+
+GARBAGE_COLLECTION: Final = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
+"""How the API server collects its garbage. Its heap is small here, so Go's default has it do so far
+more often than a server with a cluster's worth of objects: measured, a quarter of its CPU while
+claims come one after the other. With these it takes up to five times the memory that is alive,
+within the limit."""
 
 
 def apiserver_command(
@@ -149,7 +157,8 @@ class ApiServer:
         """
         self._token = token
         log = self._layout.log(self.name)
-        self._process = Process.start(self._command, log=log, name=self.name)
+        environ = {**GARBAGE_COLLECTION, **os.environ}
+        self._process = Process.start(self._command, log=log, env=environ, name=self.name)
         self._process.wait_for(self.ready, READY_WITHIN, "/readyz")
         authority = self._layout.authority.read_bytes()
         text = kubeconfigs.render(server=self.url, authority=authority, user="admin", token=token)
