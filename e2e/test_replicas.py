@@ -8,6 +8,7 @@ from harness.fleet import ACCOUNT, HOME, Fleet
 from harness.sandbox import Sandbox
 
 from warmpool.api.names import Kind
+from warmpool.embed import OperatorThread, Placed, Settings
 from warmpool.tools.cluster import Cluster
 
 TAKEOVER = 10.0
@@ -82,3 +83,49 @@ def test_whoever_stands_by_writes_nothing(sandbox: Sandbox, fleet: Fleet) -> Non
     sandbox.await_ready(pool, 4)
     assert fleet.leader() is leader
     assert len(sandbox.names(Kind.WARM_VM)) == len(sandbox.servers()) == 6
+
+
+def test_the_fleet_is_listed_and_says_who_leads(sandbox: Sandbox, fleet: Fleet) -> None:
+    fleet.ensure(2)
+    first, second = fleet.running
+
+    def roles() -> dict[str, str]:
+        done = fleet.status()
+        return {each["identity"]: each["role"] for each in done["replicas"]}
+
+    here = {fleet.leader().name: "leader"}
+    here = {each.name: here.get(each.name, "standby") for each in (first, second)}
+    sandbox.until(lambda: here.items() <= roles().items(), f"{here} are listed")
+    victim = fleet.leader()
+    victim.kill()
+    other = second if victim is first else first
+    sandbox.until(lambda: roles()[other.name] == "leader", f"{other.name} leads")
+    assert fleet.status()["leader"]["identity"] == other.name
+    assert other.terminate() == 0
+    assert other.name not in roles()
+    assert fleet.status()["led"] is False
+
+
+def test_an_embedded_operator_serves_claims_while_another_only_answers(
+    sandbox: Sandbox, fleet: Fleet
+) -> None:
+    """Both in this process, with the rights of the operator's role; no other operator runs."""
+    pool = sandbox.full_pool("data", 2)
+    fleet.stop()
+    settings = Settings(kubeconfig=str(fleet.kubeconfig))
+    with OperatorThread(settings) as leading, OperatorThread(settings, participate=False) as other:
+        sandbox.until(lambda: leading.leads, "it leads")
+        manifest = sandbox.claim_manifest("logs", {pool: 2})
+        assert isinstance(other.fit(manifest), Placed)
+        sandbox.bound("logs", {pool: 2})
+        sandbox.await_ready(pool, 2)
+        sandbox.until(lambda: claimable(other, sandbox, pool) == 2, "the other has seen it")
+        leader = other.leader()
+        assert leader is not None
+        assert leader.identity == leading.identity
+        assert not other.leads
+
+
+def claimable(operator: OperatorThread, sandbox: Sandbox, pool: str) -> int:
+    found = operator.claimable(sandbox.namespace, pool)
+    return found.any if found is not None else 0

@@ -23,6 +23,7 @@ from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
+from warmpool.reconcile.vitals import Vitals
 from warmpool.sim.clock import LoopClock
 from warmpool.sim.cloud import SimCloud
 from warmpool.sim.faults import Fault
@@ -77,6 +78,7 @@ class Lab:
         self.nova = Nova(spec, clock=self.clock, seed=seed)
         self.cluster = FakeCluster(self.clock.now, [HOME, SPACE])
         self.cluster.secrets[SECRET] = {"clouds.yaml": b"clouds: {}"}
+        self.vitals = Vitals(self.clock)
         self.chance = random.Random(seed)  # noqa: S311 - names and jitter
         self.records: list[Record] = []
         """What the replicas had to tell, in its order."""
@@ -105,6 +107,7 @@ class Lab:
             identity=f"replica-{mine}",
             new_installation=lambda: HERE,
             emit=self.records.append,
+            vitals=self.vitals,
         )
         self._term = asyncio.ensure_future(lead(world, partial(self.leads, mine)))
         if self._watching is None:

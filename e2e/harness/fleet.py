@@ -3,9 +3,10 @@
 import itertools
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from warmpool.api.names import LEASE_NAME
 from warmpool.tools.cluster import Cluster
@@ -39,7 +40,8 @@ class Fleet:
 
     def __init__(self, cluster: Cluster, kubeconfig: Path, directory: Path) -> None:
         self._cluster = cluster
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
+        """Of the operator's ServiceAccount."""
         self._directory = directory
         self._numbers = itertools.count(1)
         self._replicas: dict[str, Process] = {}
@@ -64,9 +66,9 @@ class Fleet:
             [sys.executable, "-m", "warmpool", "run"],
             log=self._directory / f"{identity}.log",
             env={
-                **self._cluster.environment(self._kubeconfig),
+                **self._cluster.environment(self.kubeconfig),
                 **LEASE,
-                "WARMPOOL_KUBECONFIG": str(self._kubeconfig),
+                "WARMPOOL_KUBECONFIG": str(self.kubeconfig),
                 "WARMPOOL_IDENTITY": identity,
             },
             name=identity,
@@ -91,6 +93,20 @@ class Fleet:
         )
         lease = json.loads(found.stdout or "{}")
         return str(lease.get("spec", {}).get("holderIdentity") or "")
+
+    def status(self) -> dict[str, Any]:
+        """What `warmpool status` says, whether or not somebody leads."""
+        done = subprocess.run(
+            [sys.executable, "-m", "warmpool", "status", "-o", "json"],
+            env=self._cluster.environment(self.kubeconfig),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        status: dict[str, Any] = json.loads(done.stdout)
+        return status
 
     def stop(self) -> None:
         for process in self.running:

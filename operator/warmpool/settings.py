@@ -32,8 +32,11 @@ class Settings(BaseSettings):
     namespace: str = Field(default="warmpool-system", min_length=1, max_length=63)
     """The operator's own namespace: Lease and ledger live here."""
 
-    identity: str | None = Field(default=None, max_length=200)
-    """Name of this replica, unique among them. Unset: host name, process id and a random part."""
+    identity: str | None = Field(
+        default=None, max_length=200, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+    )
+    """Name of this replica, unique among them: lower case letters, digits, dashes and dots. Unset:
+    host name, process id and a random part."""
 
     lease_seconds: int = Field(default=10, ge=2, le=LONGEST)
     """A leader that has not renewed for so long is replaced. Whole seconds, as in the Lease."""
@@ -43,6 +46,15 @@ class Settings(BaseSettings):
 
     lease_retry_seconds: float = Field(default=2, ge=0.2, le=30)
     """Between renewals. Below `lease_deadline_seconds`."""
+
+    replica_renew_seconds: float = Field(default=30, ge=1, le=600)
+    """Between renewals of the Lease by which this replica is listed."""
+
+    probe_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of `/livez` and `/readyz`. Unset: none is opened. 0: one that is free; the log tells."""
+
+    probe_address: str = "127.0.0.1"
+    """Address that they are bound to. Whoever reaches it may ask: there is nothing secret."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
@@ -63,6 +75,10 @@ class Settings(BaseSettings):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def replica_renewal(self) -> timedelta:
+        return timedelta(seconds=self.replica_renew_seconds)
 
     @property
     def lease_deadline(self) -> timedelta:

@@ -394,3 +394,25 @@ async def test_a_watch_shows_what_has_happened_to_a_lease_since_a_version(ground
     await stream.aclose()
     assert seen["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
     assert seen["spec"]["holderIdentity"] == ""
+
+
+async def test_leases_are_listed_by_a_label(ground: Ground) -> None:
+    marked = a_lease("marked", "one")
+    marked["metadata"]["labels"] = {"warmpool.dev/role": "standby"}
+    await ground.cluster.put_lease("marked", marked)
+    await ground.cluster.put_lease("other", a_lease("other", "two"))
+    [listed] = await ground.cluster.list_leases("warmpool.dev/role")
+    assert listed["metadata"]["name"] == "marked"
+    assert listed["spec"]["holderIdentity"] == "one"
+
+
+async def test_a_lease_is_deleted_in_the_version_that_was_looked_at(ground: Ground) -> None:
+    old = await ground.cluster.put_lease("lease", a_lease("lease", "one"))
+    version = old["metadata"]["resourceVersion"]
+    new = await ground.cluster.put_lease("lease", a_lease("lease", "two", version))
+    with pytest.raises(Conflict):
+        await ground.cluster.delete_lease("lease", version=version)
+    for _ in range(2):  # the second time it is gone
+        await ground.cluster.delete_lease("lease", version=new["metadata"]["resourceVersion"])
+    with pytest.raises(NotFound):
+        await ground.cluster.get_lease("lease")

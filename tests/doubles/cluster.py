@@ -233,6 +233,20 @@ class FakeCluster:
         finally:
             watchers.remove(coming)
 
+    async def list_leases(self, label: str) -> Sequence[Body]:
+        await asyncio.sleep(ONE_WAY)
+        leases = [copied(body) for _, body in sorted(self._leases.items())]
+        return [body for body in leases if label in body["metadata"].get("labels", {})]
+
+    async def delete_lease(self, name: str, *, version: str) -> None:
+        await asyncio.sleep(ONE_WAY)
+        held = self._leases.get(name)
+        if held is None:
+            return
+        if held["metadata"]["resourceVersion"] != version:
+            raise Conflict(f"409: lease {name} has been modified")
+        self._tell_lease(name, None)
+
     def edit_lease(self, name: str, spec: Mapping[str, Any] | None) -> None:
         """Change fields of a Lease by hand, or with None delete it."""
         if spec is None:

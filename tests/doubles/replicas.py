@@ -17,6 +17,7 @@ from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.sweeper import Comparer
 from warmpool.reconcile.term import World, lead
+from warmpool.reconcile.vitals import Vitals
 
 HOME = "ns"
 READY_AT = "2025-12-31T00:00:00Z"
@@ -52,6 +53,7 @@ class Replica:
             namespace=HOME,
             identity=self.name,
             new_installation=lambda: InstallationId("installation"),
+            vitals=Vitals(clock),
         )
         leading = lead(world, lambda: self.leads)
         self.task = asyncio.ensure_future(leading)

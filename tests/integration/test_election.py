@@ -56,7 +56,7 @@ class Candidate:
     task: "asyncio.Task[None] | None" = None
 
     def start(self) -> None:
-        self.task = asyncio.ensure_future(self.elector.run(self._lead))
+        self.task = asyncio.ensure_future(self.elector.run(self._lead, lambda: None))
 
     async def stop(self) -> None:
         """As on SIGTERM: returns when the Lease is released, as far as it can be."""

@@ -101,7 +101,7 @@ class Candidate:
         )
 
     def start(self) -> None:
-        self.task = asyncio.ensure_future(self.elector.run(self.lead))
+        self.task = asyncio.ensure_future(self.elector.run(self.lead, lambda: None))
 
     async def lead(self) -> None:
         self.terms += 1

@@ -130,7 +130,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         want=lambda _: None,
         recorder=Recorder(store, StillClock(), unheard),
     )
-    running = asyncio.ensure_future(binder.run())
+    running = asyncio.ensure_future(binder.run(lambda: None))
     try:
         await until(lambda: store.vms_of_claim(ClaimUid("c")))
         assert [vm.uid for vm in store.vms_of_claim(ClaimUid("c"))] == [FIRST]

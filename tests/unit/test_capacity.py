@@ -104,7 +104,7 @@ async def bench() -> Bench:
 
 
 async def running(bench: Bench, test: Test) -> None:
-    task = asyncio.ensure_future(bench.capacity.run())
+    task = asyncio.ensure_future(bench.capacity.run(lambda: None))
     try:
         await test(bench)
     finally:

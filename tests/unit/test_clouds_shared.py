@@ -9,6 +9,7 @@ from typing import Any
 from builders import NOW, a_pool
 from warmpool.domain.ids import Ref
 from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.vitals import Vitals
 
 
 class StillClock:
@@ -53,6 +54,7 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
         open_cloud,
         StillClock(),
         random.Random(1),  # noqa: S311 - jitter
+        Vitals(StillClock()),
         wake_vms=lambda _: None,
         wake_pool=lambda _: None,
         nudge=lambda _: None,

@@ -15,7 +15,7 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.allocation import allocate
 from warmpool.reconcile.decide import SURGE, Decider, Decisions
-from warmpool.reconcile.fit import Placed, fit
+from warmpool.reconcile.fit import Placed, ask, fit, question_of
 from warmpool.reconcile.store import Store
 from warmpool.sim.clock import ManualClock
 
@@ -344,6 +344,57 @@ def test_a_refused_question_says_what_is_short() -> None:
     answer = fit(a_claim(count=3, mode="RackAware"), a_store(1, 1, 2), ManualClock(NOW))
     assert isinstance(answer, Shortage)
     assert answer.reason is Reason.NOT_ENOUGH_RACKS
+
+
+def everything(store: Store) -> object:
+    return store.counts(POOL).facts(), store.stock_version(POOL)
+
+
+async def test_a_question_takes_nothing_from_a_store_that_lives_on() -> None:
+    store, clock = a_store(1, 2, 2), ManualClock(NOW)
+    before = everything(store)
+    for _ in range(2):
+        answer = await ask(a_claim(count=3), store, clock)
+        assert isinstance(answer, Placed)
+        assert sorted(vm.uid for _, vm in answer.vms) == ["vm-1", "vm-2", "vm-3"]
+    assert everything(store) == before
+
+
+async def test_a_question_to_a_store_that_lives_on_is_answered_behind_those_that_wait() -> None:
+    store, clock = a_store(1, 2), ManualClock(after(1))
+    asked(store, "large", 3, onUnsatisfied="Wait")
+    later = question_of(a_claim_body("later"))
+    assert isinstance(await ask(later, store, clock), Shortage)
+    assert isinstance(await ask(a_claim(priority=5), store, clock), Placed)
+
+
+async def test_an_answer_that_is_found_too_late_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a hard placement is searched for, somebody else is given the VMs."""
+    store, clock = a_store(1, 1, 2, 2), ManualClock(NOW)
+
+    def search(demand: Demand, supply: Supply) -> Fit | Shortage | Undecided:
+        store.commit(VmUid("vm-1"), ClaimUid("other"))
+        return allocate(demand, supply)
+
+    monkeypatch.setattr("warmpool.reconcile.decide.allocate", lambda *_, **__: Undecided(""))
+    monkeypatch.setattr("warmpool.reconcile.fit.allocate", search)
+    answer = await ask(a_claim(count=4), store, clock)
+    assert isinstance(answer, Undecided)
+    assert "ask again" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("manifest", "where"),
+    [
+        ({"kind": "WarmPool"}, "kind"),
+        ({"kind": "VMClaim"}, "spec"),
+        ({"kind": "VMClaim", "spec": {"requests": [{"name": "data"}]}}, "spec.requests.0"),
+    ],
+    ids=["another-kind", "no-spec", "half-a-request"],
+)
+def test_a_question_that_is_no_claim_is_told_why(manifest: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValueError, match=where):
+        question_of(manifest)
 
 
 def test_a_committed_vm_is_nobody_elses_before_the_watch_shows_it() -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from warmpool.api.names import GROUP, PERMISSIONS, Kind
+from warmpool.settings import Settings
 from warmpool.tools.crds import ROOT
 
 MANIFESTS = ROOT / "manifests"
@@ -75,6 +76,13 @@ def test_no_user_role_reaches_what_is_the_operators(role: str) -> None:
     assert {group for group, _, _ in granted} == {GROUP}
 
 
+def test_who_observes_may_read_and_nothing_else() -> None:
+    for kind in ("ClusterRole", "Role"):
+        granted = rights(the(documents("users.yaml"), kind, "warmpool-observer")["rules"])
+        assert {verb for _, _, verb in granted} == {"get", "list", "watch"}
+        assert not {right for right in granted if right[1] in ("secrets", "bindingledgers")}
+
+
 def test_a_claimant_can_do_all_that_claiming_takes() -> None:
     granted = rights(the(documents("users.yaml"), "ClusterRole", "warmpool-claimant")["rules"])
     assert {(GROUP, "vmclaims", verb) for verb in ("create", "watch", "delete")} <= granted
@@ -94,6 +102,21 @@ def test_the_deployment_holds_the_restricted_pod_security_standard() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def test_the_probes_ask_where_the_operator_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    [deployment] = documents("deployment.yaml")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable.get("value", "10.0.0.7"))
+    settings = Settings()
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
+        "probes": settings.probe_port
+    }
+    assert settings.probe_address == "10.0.0.7"
+    asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness")}
+    assert {probe["path"] for probe in asked.values()} == {"/livez"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "probes"}
 
 
 def test_kustomization_names_every_manifest() -> None:

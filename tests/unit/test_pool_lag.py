@@ -35,6 +35,7 @@ from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.vitals import Vitals
 
 POOL = Ref("search", "es-data")
 SECRET = {"clouds.yaml": b"clouds: {}"}
@@ -213,6 +214,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             lambda _text, _name: cloud,
             clock,
             rng,
+            Vitals(clock),
             wake_vms=lambda _owners: None,
             wake_pool=lambda _pool: worker.wake(),
             nudge=lambda _pool: worker.wake(),
@@ -234,7 +236,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             recorder=recorder,
         )
         store.listen(lambda change: worker.wake(change.vm))
-        running = [tasks.create_task(clouds.run()), tasks.create_task(worker.run())]
+        running = [tasks.create_task(clouds.run()), tasks.create_task(worker.run(lambda: None))]
         yield
         for task in running:
             task.cancel()

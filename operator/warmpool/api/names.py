@@ -28,6 +28,14 @@ KOPF_FINALIZER: Final = f"{GROUP}/kopf-unused"
 """What kopf believes to be its own finalizer. kopf strips it from objects that need no handler of
 its own, so it must never be one that we rely on."""
 
+LABEL_ROLE: Final = f"{GROUP}/role"
+LABEL_VERSION: Final = f"{GROUP}/version"
+ANNOTATION_HOST: Final = f"{GROUP}/host"
+"""On the Lease of each replica: `leader` or `standby`, its version, the host it runs on."""
+
+REPLICA_LEASE_PREFIX: Final = "warmpool-replica-"
+"""With the replica's identity: the Lease by which it is listed."""
+
 LEASE_NAME: Final = "warmpool-leader"
 LEDGER_NAME: Final = "bindings"
 
@@ -49,6 +57,13 @@ class Kind(StrEnum):
     def plural(self) -> str:
         """The resource in URLs: `warmpools`."""
         return f"{self.value.lower()}s"
+
+
+class Role(StrEnum):
+    """What a replica is, as its Lease says. The Lease of the election alone decides who leads."""
+
+    LEADER = "leader"
+    STANDBY = "standby"
 
 
 class Phase(StrEnum):
@@ -195,7 +210,7 @@ PERMISSIONS: Final = (
     Permission(
         ("coordination.k8s.io",),
         ("leases",),
-        ("get", "list", "watch", "create", "update"),
+        ("get", "list", "watch", "create", "update", "delete"),
         namespaced=True,
     ),
     Permission(("",), ("secrets",), ("get",)),

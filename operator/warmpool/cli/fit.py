@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
 
 from warmpool.api.names import Kind
 from warmpool.domain.claims import Shortage, Undecided
@@ -21,8 +20,7 @@ from warmpool.domain.errors import ClusterError
 from warmpool.domain.facts import Claim
 from warmpool.effects.clock import SystemClock
 from warmpool.effects.kube import Credentials, KubeCluster
-from warmpool.reconcile.fit import Placed, fit
-from warmpool.reconcile.reading import read_claim
+from warmpool.reconcile.fit import Placed, fit, question_of
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.sweeper import Comparer
 
@@ -73,20 +71,7 @@ def load(text: str, namespace: str | None) -> Claim:
     claims = [d for d in documents if isinstance(d, dict) and d.get("kind") == Kind.VM_CLAIM]
     if len(claims) != 1:
         raise ValueError(f"the file holds {len(claims)} VMClaims: one is needed")
-    body = claims[0]
-    meta = {"namespace": namespace or "default", "name": "question"} | body.get("metadata", {})
-    # Behind every claim of its priority that is there.
-    meta |= {
-        "uid": "question",
-        "resourceVersion": "0",
-        "creationTimestamp": "9999-12-31T00:00:00Z",
-    }
-    try:
-        return read_claim({**body, "metadata": meta, "status": {}})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{where}: {problem['msg']}") from error
+    return question_of(claims[0], namespace)
 
 
 def _text(filename: str) -> str:

@@ -160,10 +160,11 @@ class KubeCluster:
         items, version = await self._pages(_collection(kind))
         return Snapshot(tuple(items), version)
 
-    async def _pages(self, path: str) -> "tuple[Sequence[Body], int]":
-        """All objects of a collection, and the resourceVersion that they were at."""
+    async def _pages(self, path: str, label: str = "") -> "tuple[Sequence[Body], int]":
+        """All objects of a collection (that have a label), and their resourceVersion."""
         items: list[Body] = []
-        query = {"limit": str(PAGE_SIZE)}
+        first = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label} if label else {})
+        query = first
         while True:
             page = await self._request("GET", path, query=query)
             for item in page["items"]:
@@ -172,7 +173,7 @@ class KubeCluster:
             meta = page["metadata"]
             if not meta.get("continue"):
                 return items, int(meta["resourceVersion"])
-            query = {"limit": str(PAGE_SIZE), "continue": meta["continue"]}
+            query = first | {"continue": meta["continue"]}
 
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._request("GET", _path(kind, ref))
@@ -244,6 +245,14 @@ class KubeCluster:
                         return
                     case _:
                         yield event["object"]
+
+    async def list_leases(self, label: str) -> Sequence[Body]:
+        return (await self._pages(self._leases, label))[0]
+
+    async def delete_lease(self, name: str, *, version: str) -> None:
+        options = {"preconditions": {"resourceVersion": version}}
+        with contextlib.suppress(NotFound):
+            await self._request("DELETE", f"{self._leases}/{name}", body=options)
 
     @property
     def _leases(self) -> str:

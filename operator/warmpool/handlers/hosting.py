@@ -1,12 +1,30 @@
 """kopf as a host: its settings, its login, its start and end."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from typing import Any, Final
 
+import aiohttp
 import kopf
 
 from warmpool.api.names import KOPF_FINALIZER
 from warmpool.ports.cluster import Login
+from warmpool.reconcile.vitals import Beat, Vitals
+
+STREAM_WITHIN: Final = 450.0
+"""Seconds within which a stream is opened anew: after 330 at most, and a LIST may come before."""
+
+CLOSING: Final = 0.2
+"""Seconds after the end for TLS connections to say goodbye: nobody can wait for that otherwise, and
+the loop may be closed next."""
+
+LOGIN_EVERY: Final = 1.0
+"""Seconds between two logins while the API server refuses them."""
+
+Post = Callable[..., object]
+"""Have a function called with arguments in the loop that the store belongs to."""
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
@@ -65,25 +83,100 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def register_login(registry: kopf.OperatorRegistry, credentials: Login) -> None:
-    """Kopf speaks to the API server with the same credentials as we do."""
+class Streams:
+    """The watch streams' pulses, taken from the requests that kopf makes.
+
+    Events tell nothing: there may be none for hours. But a stream that is well is opened anew
+    before long, and one that cannot be opened is tried again and again.
+    """
+
+    def __init__(self, vitals: Vitals, post: Post) -> None:
+        self._vitals = vitals
+        self._post = post
+        self._beats: dict[str, Beat] = {}
+
+    @contextmanager
+    def taken(self, resources: Iterable[str]) -> Iterator[None]:
+        """While inside, these resources are watched."""
+        with ExitStack() as pulses:
+            for resource in resources:
+                pulse = self._vitals.pulse(f"watch of {resource}", STREAM_WITHIN)
+                self._beats[resource] = pulses.enter_context(pulse)
+            yield
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """To be built into the session that kopf uses."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(self._asked)
+        trace.on_request_end.append(self._answered)
+        return trace
+
+    async def _asked(
+        self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams
+    ) -> None:
+        beat = self._beats.get(params.url.name)
+        if beat is not None:
+            beat()
+
+    async def _answered(
+        self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams
+    ) -> None:
+        watched = params.url.name in self._beats and "watch" in params.url.query
+        if watched and params.response.status == HTTPStatus.OK:
+            self._post(self._vitals.has, unwatched(params.url.name))
+
+
+def unwatched(resource: str) -> str:
+    """Why a replica is not ready before it watches this resource."""
+    return f"{resource} are not watched yet"
+
+
+def _register_login(registry: kopf.OperatorRegistry, login: Login, streams: Streams) -> None:
+    """Kopf speaks to the API server with the same credentials as we do, in a session of its own."""
+    before: list[float] = []
 
     @kopf.on.login(id="login", registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        where = credentials.endpoint
-        return kopf.ConnectionInfo(
+    async def log_in(**_: Any) -> kopf.AiohttpSession:
+        clock = asyncio.get_running_loop()
+        if before:  # refused: kopf asks again at once, and would do so without end
+            await asyncio.sleep(before.pop() + LOGIN_EVERY - clock.time())
+        before.append(clock.time())
+        where = login.endpoint
+        info = kopf.ConnectionInfo(
             server=where.server,
             ca_path=where.ca_path,
             insecure=where.insecure,
-            token=await credentials.token(),
+            token=await login.token(),
             scheme="Bearer",
             certificate_path=where.certificate_path,
             private_key_path=where.private_key_path,
         )
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            trace_configs=[streams.trace()],
+        )
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
-async def host(registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
-    """Run kopf until `stop` is set."""
-    await kopf.operator(
-        registry=registry, settings=kopf_settings(), stop_flag=stop, clusterwide=True
-    )
+async def watch(
+    register: Callable[[kopf.OperatorRegistry], None],
+    resources: Iterable[str],
+    login: Login,
+    streams: Streams,
+    stop: asyncio.Event,
+) -> None:
+    """Run kopf until `stop` is set.
+
+    `register` enters the handlers, which watch these resources.
+    """
+    registry = kopf.OperatorRegistry()
+    _register_login(registry, login, streams)
+    register(registry)
+    try:
+        with streams.taken(resources):
+            await kopf.operator(
+                registry=registry, settings=kopf_settings(), stop_flag=stop, clusterwide=True
+            )
+    finally:
+        await asyncio.sleep(CLOSING)

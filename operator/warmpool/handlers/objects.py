@@ -10,6 +10,7 @@ import kopf
 from pydantic import ValidationError
 
 from warmpool.api.names import GROUP, VERSION, Kind
+from warmpool.handlers.hosting import Post
 from warmpool.reconcile.store import Store
 
 log = logging.getLogger(__name__)
@@ -17,22 +18,29 @@ log = logging.getLogger(__name__)
 WATCHED = (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
 
 
-def register(registry: kopf.OperatorRegistry, *, store: Store) -> None:
-    """Feed a store from the watch streams."""
+RESOURCES = (*(kind.plural for kind in WATCHED), "namespaces")
+"""All that is watched, as it stands in URLs."""
+
+
+def register(registry: kopf.OperatorRegistry, store: Store, post: Post) -> None:
+    """Feed a store from the watch streams.
+
+    `post` has a function called in the loop that the store belongs to.
+    """
     for kind in WATCHED:
-        _register_kind(registry, store, kind)
+        _register_kind(registry, store, kind, post)
 
     @kopf.on.event("", "v1", "namespaces", id="namespaces-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         meta: Any = event["object"]["metadata"]
         gone = event["type"] == "DELETED"
-        store.apply_namespace(meta["name"], None if gone else meta.get("labels", {}))
+        post(store.apply_namespace, meta["name"], None if gone else meta.get("labels", {}))
 
 
-def _register_kind(registry: kopf.OperatorRegistry, store: Store, kind: Kind) -> None:
+def _register_kind(registry: kopf.OperatorRegistry, store: Store, kind: Kind, post: Post) -> None:
     @kopf.on.event(GROUP, VERSION, kind.plural, id=f"{kind.plural}-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        take_in(store, kind, event)
+        post(take_in, store, kind, event)
 
 
 def take_in(store: Store, kind: Kind, event: kopf.RawEvent) -> None:

@@ -155,3 +155,15 @@ class Leases(Protocol):
         Ends, or raises, when the stream does: look again and begin anew.
         """
         ...
+
+    async def list_leases(self, label: str) -> Sequence[Body]:
+        """All Leases that have this label, whatever its value."""
+        ...
+
+    async def delete_lease(self, name: str, *, version: str) -> None:
+        """Delete the Lease in this version. Quiet if it is gone.
+
+        Raises:
+            Conflict: it was changed since.
+        """
+        ...

@@ -44,6 +44,7 @@ from warmpool.reconcile.reading import read_claim, read_vm
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.removals import Removals
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.vitals import TURN_EVERY, Beat
 from warmpool.reconcile.writing import (
     bind_vm,
     bound_status,
@@ -144,7 +145,7 @@ class Binder:
         """Something changed that may matter to a claim."""
         self._woken.set()
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Serve until cancelled.
 
         Raises:
@@ -160,6 +161,7 @@ class Binder:
             tasks.create_task(self._settle_all(), name="binder-settle")
             self.wake()
             while True:
+                beat()
                 await self._wait()
                 if self._publishing >= BURST:
                     await asyncio.sleep(min(max(GATHER, 2 * self._commit_took), GATHER_MAX))
@@ -181,11 +183,11 @@ class Binder:
 
     async def _wait(self) -> None:
         """Until something changed, a waiting claim is over, or settled entries have lain long."""
-        left = None
+        left = TURN_EVERY
         if self._wake_at is not None:
-            left = max(0.0, (self._wake_at - self._clock.now()).total_seconds())
+            left = min(left, max(0.0, (self._wake_at - self._clock.now()).total_seconds()))
         if self._settled or self._ledger.removals:
-            left = IDLE_DROP if left is None else min(left, IDLE_DROP)
+            left = min(left, IDLE_DROP)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._woken.wait()

@@ -21,6 +21,7 @@ from warmpool.planning import pace
 from warmpool.planning.quota import headroom
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
+from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
@@ -255,18 +256,19 @@ class Capacity:
 
     # -- reading ------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Read what is wanted until cancelled."""
         while True:
+            beat()
             self._kicked.clear()
             await self._read_due()
             await self._sleep()
 
     async def _sleep(self) -> None:
-        due = min((due for due, _ in self._plan()), default=None)
-        left = None if due is None else max(due - self._clock.monotonic(), 0.0)
+        due = min((due for due, _ in self._plan()), default=float("inf"))
+        left = max(due - self._clock.monotonic(), 0.0)
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(min(left, TURN_EVERY)):
                 await self._kicked.wait()
         except TimeoutError:
             pass

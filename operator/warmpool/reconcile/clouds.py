@@ -28,6 +28,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.capacity import Capacity
+from warmpool.reconcile.vitals import Beat, Vitals
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ HOSTS_EVERY: Final = 15.0
 
 SECRET_EVERY: Final = 30.0
 """Seconds after which a Secret is read again: passwords change."""
+
+POLLED_WITHIN: Final = 600.0
+"""Seconds within which a session has polled once: a complete listing of a large cloud takes many
+pages, and each may take 90."""
 
 CLOUDS_YAML: Final = "clouds.yaml"
 
@@ -208,16 +213,12 @@ class CloudSession:
 
     # -- polling ------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Poll until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.capacity.run())
-                while True:
-                    await self._poll()
-                    await self._sleep()
-        finally:
-            await self.cloud.close()
+        while True:
+            beat()
+            await self._poll()
+            await self._sleep()
 
     async def _sleep(self) -> None:
         if self._failures:
@@ -362,12 +363,14 @@ class Clouds:
         open_cloud: OpenCloud,
         clock: Clock,
         rng: random.Random,
+        vitals: Vitals,
         *,
         wake_vms: Wake,
         wake_pool: WakePool,
         nudge: WakePool,
     ) -> None:
         """`wake_pool` has all VMs of a pool looked at again, `nudge` only the pool itself."""
+        self._vitals = vitals
         self._cluster = cluster
         self._open = open_cloud
         self._clock = clock
@@ -441,8 +444,19 @@ class Clouds:
             nudge=self._nudge,
         )
         self._sessions[key] = session
-        self._tasks[key] = self._group.create_task(session.run(), name=f"cloud-{key.cloud}")
+        name = f"cloud {key.cloud} of {key.secret}"
+        self._tasks[key] = self._group.create_task(self._hold(session, name), name=name)
         return session
+
+    async def _hold(self, session: CloudSession, name: str) -> None:
+        """Have a session look until cancelled, then close it."""
+        watch = self._vitals.watch
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch(name, session.run, POLLED_WITHIN))
+                tasks.create_task(watch(f"room in {name}", session.capacity.run))
+        finally:
+            await session.cloud.close()
 
     def _stop(self, key: SessionKey) -> None:
         task = self._tasks.pop(key, None)

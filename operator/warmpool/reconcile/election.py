@@ -32,6 +32,7 @@ from warmpool.api.v1alpha1.base import micro_timestamp
 from warmpool.domain.errors import ClusterError, Conflict, NotFound, NotLeading
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Leases
+from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
@@ -81,31 +82,31 @@ class Elector:
         """Whether this replica may write now. To be asked right before each write."""
         return self._clock.monotonic() < self._valid_until
 
-    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, lead: Callable[[], Awaitable[None]], beat: Beat) -> None:
         """Contend for ever; while leading, `lead` runs. It is cancelled when leadership ends.
 
         `lead` may return or raise `NotLeading`: then the Lease is released and contended for anew.
         Any other exception of it releases the Lease and is raised.
         """
         while True:
-            await self._acquire()
+            await self._acquire(beat)
             log.info("leading", extra={"identity": self._identity})
             try:
-                await self._term(lead)
+                await self._term(lead, beat)
             finally:
                 self._valid_until = float("-inf")
                 await self._release()
             log.info("not leading any more", extra={"identity": self._identity})
             await asyncio.sleep(self._jittered(self._times.retry))
 
-    async def _term(self, lead: Callable[[], Awaitable[None]]) -> None:
+    async def _term(self, lead: Callable[[], Awaitable[None]], beat: Beat) -> None:
         """Renew and lead until either ends.
 
         No TaskGroup: one in which something fails forgets that it was cancelled from outside, and
         a replica that is told to stop must not contend anew.
         """
         both = [
-            asyncio.ensure_future(self._renew_until_lost()),
+            asyncio.ensure_future(self._renew_until_lost(beat)),
             asyncio.ensure_future(lead()),
         ]
         try:
@@ -133,8 +134,9 @@ class Elector:
 
     # -- acquiring ----------------------------------------------------------------------------
 
-    async def _acquire(self) -> None:
+    async def _acquire(self, beat: Beat) -> None:
         while True:
+            beat()
             wait = self._times.retry.total_seconds()
             try:
                 async with asyncio.timeout(self._patience(self._times.deadline.total_seconds())):
@@ -147,7 +149,7 @@ class Elector:
             except (ClusterError, TimeoutError) as error:
                 log.info("cannot read or take the lease: %r", error)
                 self._held = None
-            await self._until_changed(wait)
+            await self._until_changed(wait, beat)
 
     async def _try(self) -> float | None:
         """One attempt: None if we lead now, else seconds until the other's lease runs out."""
@@ -189,33 +191,37 @@ class Elector:
         """Whether it is as we wrote it: our name alone may have been put there by hand."""
         return spec.get("holderIdentity") == self._identity and spec.get("renewTime") in self._asked
 
-    async def _until_changed(self, wait: float) -> None:
-        """Sleep, but no longer than until the Lease is changed by somebody."""
+    async def _until_changed(self, wait: float, beat: Beat) -> None:
+        """Sleep, but no longer than until the Lease may be ours, or cannot be watched."""
         if self._held is None:
             await asyncio.sleep(self._jittered(min(timedelta(seconds=wait), self._times.retry)))
             return
-        version = self._held["metadata"]["resourceVersion"]
         try:
-            async with asyncio.timeout(wait):
-                await self._see_change(version)
+            async with asyncio.timeout(min(wait, TURN_EVERY)) as patience:
+                await self._see_changes(self._held, patience, beat)
         except TimeoutError:
             pass
         except ClusterError as error:
             log.info("cannot watch the lease: %r", error)
             await asyncio.sleep(self._jittered(self._times.retry * HURRY))
 
-    async def _see_change(self, version: str) -> None:
+    async def _see_changes(self, lease: Body, patience: asyncio.Timeout, beat: Beat) -> None:
+        """Follow a Lease until it is free or gone. Once renewed, its time counts from then."""
+        clock, version = asyncio.get_running_loop(), lease["metadata"]["resourceVersion"]
         async with contextlib.aclosing(self._leases.watch_lease(LEASE_NAME, version)) as stream:
             async for seen in stream:
-                if seen is not None:  # renewed: its time counts from now
-                    self._free_in(seen, self._clock.monotonic())
-                return
+                free_in = 0.0 if seen is None else self._free_in(seen, self._clock.monotonic())
+                if free_in <= 0:
+                    return
+                beat()
+                patience.reschedule(clock.time() + min(free_in, TURN_EVERY))
 
     # -- keeping and giving up ----------------------------------------------------------------
 
-    async def _renew_until_lost(self) -> None:
+    async def _renew_until_lost(self, beat: Beat) -> None:
         pause = self._jittered(self._times.retry)
         while True:
+            beat()
             await asyncio.sleep(pause)
             started = self._clock.monotonic()
             left = self._valid_until - started

@@ -5,6 +5,7 @@ dropped, and one that cannot be written is forgotten.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from warmpool.domain.errors import ClusterError
 from warmpool.domain.ids import Ref
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +58,15 @@ class Announcer:
         self._waiting.append(event)
         self._some.set()
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Write until cancelled."""
         while True:
-            await self._some.wait()
+            beat()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TURN_EVERY):
+                    await self._some.wait()
             while self._waiting:
+                beat()
                 await self._write(self._waiting.popleft())
                 await asyncio.sleep(EVERY)
             self._some.clear()

@@ -19,6 +19,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.vitals import TURN_EVERY, Beat
 from warmpool.reconcile.writing import dump, put_status, same_uid
 
 log = logging.getLogger(__name__)
@@ -68,22 +69,24 @@ class Keeper:
         self._dirty.add(claim)
         self._woken.set()
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Look after claims until cancelled."""
         for claim in self._store.claims():
             self.touch(claim.uid)
         async with asyncio.TaskGroup() as tasks:
             while True:
+                beat()
                 await self._wait()
                 await asyncio.sleep(GATHER)
                 self._woken.clear()
                 for uid in self._take():
+                    beat()
                     await self._look_after(uid, tasks)
 
     async def _wait(self) -> None:
-        left = None
+        left = TURN_EVERY
         if self._due:
-            left = max(0.0, (self._due[0][0] - self._clock.now()).total_seconds())
+            left = min(left, max(0.0, (self._due[0][0] - self._clock.now()).total_seconds()))
         try:
             async with asyncio.timeout(left):
                 await self._woken.wait()

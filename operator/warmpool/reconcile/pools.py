@@ -73,6 +73,7 @@ from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.surveying import Surveyor
 from warmpool.reconcile.views import Views
+from warmpool.reconcile.vitals import Beat
 from warmpool.reconcile.writing import put_status
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class PoolWorker:
         self._views.touch_all()
         self._woken.set()
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Work until the pool is gone.
 
         Raises:
@@ -189,6 +190,7 @@ class PoolWorker:
         """
         async with asyncio.TaskGroup() as tasks:
             while True:
+                beat()
                 self._woken.clear()
                 pool = self._store.pool(self._ref)
                 if pool is None:

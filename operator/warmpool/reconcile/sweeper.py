@@ -19,6 +19,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import Clouds, CloudSession
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.vitals import Beat
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ CONDEMN_AFTER: Final = 60.0
 COMPARE_EVERY: Final = 300.0
 """Seconds between comparisons of the store with a LIST: after a 410 kopf does not tell which
 objects vanished."""
+
+READ_WITHIN: Final = 600.0
+"""Seconds within which all objects have been read: thousands take many pages, and each may take
+30."""
 
 
 class Sweeper:
@@ -45,9 +50,10 @@ class Sweeper:
         self._may_write = may_write
         self._seen: dict[ServerId, float] = {}
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Sweep until cancelled."""
         while True:
+            beat()
             await asyncio.sleep(SWEEP_EVERY)
             await self.sweep()
 
@@ -99,9 +105,10 @@ class Comparer:
         self._store = store
         self._cluster = cluster
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Compare until cancelled."""
         while True:
+            beat()
             await asyncio.sleep(COMPARE_EVERY)
             try:
                 await self.compare()

@@ -26,7 +26,8 @@ from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Emit, Recorder, unheard
 from warmpool.reconcile.store import Change, Store
-from warmpool.reconcile.sweeper import Comparer, Sweeper
+from warmpool.reconcile.sweeper import READ_WITHIN, Comparer, Sweeper
+from warmpool.reconcile.vitals import Beat, Loop, Vitals
 from warmpool.reconcile.workers import Pools
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class World:
     namespace: str
     identity: str
     new_installation: Callable[[], InstallationId]
+    vitals: Vitals
     emit: Emit = unheard
     """Takes the records of what happens."""
 
@@ -68,7 +70,8 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
         holder=world.identity,
         new_installation=world.new_installation,
     )
-    await _take_over(ledger, Comparer(world.store, world.cluster), leads)
+    with world.vitals.pulse("takeover", READ_WITHIN) as beat:
+        await _take_over(ledger, Comparer(world.store, world.cluster), leads, beat)
     log.info("took over: epoch %d, %d bindings to finish", ledger.epoch, len(ledger.entries))
     recorder = Recorder(world.store, world.clock, world.emit)
     recorder.led(world.identity, ledger.epoch)
@@ -79,9 +82,12 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
         recorder.led(world.identity, ledger.epoch, since)
 
 
-async def _take_over(ledger: Ledger, comparer: Comparer, leads: Callable[[], bool]) -> None:
+async def _take_over(
+    ledger: Ledger, comparer: Comparer, leads: Callable[[], bool], beat: Beat
+) -> None:
     """First the ledger, so that the former leader's commits fail; then one consistent look."""
     while leads():
+        beat()
         try:
             await ledger.take_over()
             await comparer.compare()
@@ -106,11 +112,12 @@ class _Term:
             self._open_cloud,
             world.clock,
             world.rng,
+            world.vitals,
             wake_vms=self._wake_vms,
             wake_pool=self._wake_pool,
             nudge=self._nudge_pool,
         )
-        self._pools = Pools(world.store, self._new_worker)
+        self._pools = Pools(world.store, self._new_worker, world.vitals)
         self._announcer = Announcer(fenced, world.clock, world.identity)
         self._binder = Binder(
             world.store,
@@ -142,14 +149,18 @@ class _Term:
 
     async def run(self) -> None:
         unlisten = self._world.store.listen(self._changed)
+        loops: dict[str, Loop] = {
+            "binder": self._binder.run,
+            "pools": self._pools.run,
+            "keeper": self._keeper.run,
+            "events": self._announcer.run,
+            "sweeper": self._sweeper.run,
+        }
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._clouds.run(), name="clouds")
-                tasks.create_task(self._binder.run(), name="binder")
-                tasks.create_task(self._pools.run(), name="pools")
-                tasks.create_task(self._keeper.run(), name="keeper")
-                tasks.create_task(self._announcer.run(), name="events")
-                tasks.create_task(self._sweeper.run(), name="sweeper")
+                for name, loop in loops.items():
+                    tasks.create_task(self._world.vitals.watch(name, loop), name=name)
         finally:
             unlisten()
             self._world.store.forget_commitments()
