@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
-	chaos-kill chaos storm bench-claims bench-failover bench-placement crds lock clean
+	chaos-kill chaos storm bench-claims bench-failover bench-placement bench-poll crds lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-failover: $(READY) ## how long nobody is served when the leader goes
 
 bench-placement: $(READY) ## cost of one placement decision
 	@$(BIN)/python benchmarks/bench_placement.py
+
+bench-poll: $(READY) ## bytes and CPU of knowing 10,000 servers, by what happens to them
+	@$(BIN)/python benchmarks/bench_poll.py
 
 lock: $(READY) ## lock the dependencies anew
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \

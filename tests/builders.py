@@ -139,6 +139,7 @@ def a_view(vm: Vm, server: Server | None = None, **fields: Any) -> VmView:
         "settling": False,
         "claim_gone": False,
         "busy": False,
+        "posted_at": server.created if server is not None else None,
         "recycling": vm.dirty,
     }
     return VmView(**(facts | fields))

@@ -9,6 +9,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -16,15 +17,16 @@ from builders import a_pool_body
 from doubles.cluster import FakeCluster
 from warmpool.api.names import TAG_OWNER, Kind
 from warmpool.api.v1alpha1.pool import HTTPGet
+from warmpool.domain.cloud import BuildSpec, NetworkChoice, ServerRequest
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.history import Record
-from warmpool.domain.ids import InstallationId, Ref
+from warmpool.domain.ids import InstallationId, Ref, VmUid
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
 from warmpool.reconcile.vitals import Vitals
-from warmpool.sim.clock import LoopClock
+from warmpool.sim.clock import EPOCH, LoopClock
 from warmpool.sim.cloud import SimCloud
 from warmpool.sim.faults import Fault
 from warmpool.sim.nova import Nova
@@ -56,14 +58,23 @@ class Answering:
 class Lab:
     """One cloud, one API server, and the replica that leads."""
 
-    def __init__(
-        self, *, seed: int = 1, build: float = 2.0, racks: int = 4, admin: bool = True
+    def __init__(  # noqa: PLR0913 - each test says what it needs
+        self,
+        *,
+        seed: int = 1,
+        build: float = 2.0,
+        racks: int = 4,
+        admin: bool = True,
+        ahead: float = 0.0,
+        behind: float = 0.0,
     ) -> None:
         """Builds take `build` seconds; each rack has two hypervisors, each zone two racks.
 
-        `admin`: the credentials see hosts, and may choose them.
+        `admin`: the credentials see hosts, and may choose them. The operator's clock is `ahead` of
+        all others, the cloud's inner clocks are `behind`.
         """
         self.clock = LoopClock()
+        self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
         self._admin = admin
         hosts = tuple(
             HostSpec(zone=f"az{1 + n // 2}", rack=f"r{n + 1}", count=2) for n in range(racks)
@@ -71,7 +82,7 @@ class Lab:
         spec = demo().model_copy(
             update={
                 "hosts": hosts,
-                "timings": Timings(build=(build, build)),
+                "timings": Timings(build=(build, build), clock_behind=behind),
                 "quota": QuotaSpec(instances=400, cores=4000, ram_mb=4_000_000),
             }
         )
@@ -101,7 +112,7 @@ class Lab:
             cluster=self.cluster,
             open_cloud=self._open,
             prober=Answering(self.nova),
-            clock=self.clock,
+            clock=self.our_clock,
             rng=self.chance,
             namespace=HOME,
             identity=f"replica-{mine}",
@@ -205,6 +216,15 @@ class Lab:
         meta = {"namespace": SPACE, "name": name}
         self.cluster.put(Kind.VM_CLAIM, {"metadata": meta, "spec": {"requests": requests, **spec}})
         return Ref(SPACE, name)
+
+    async def stray(self, installation: str, owner: str = "nobody") -> Server:
+        """A server of some installation that no WarmVM knows."""
+        world = self.nova.world
+        flavor = next(ident for ident, f in world.flavors.items() if f.name == "m1.micro")
+        spec = BuildSpec(flavor, next(iter(world.images)), NetworkChoice.NONE)
+        cloud = SimCloud(self.nova, installation=InstallationId(installation))
+        made = await cloud.create(ServerRequest("stray", VmUid(owner), spec))
+        return world.servers[made]
 
     def delete(self, kind: Kind, ref: Ref) -> None:
         self.cluster.remove(kind, ref)

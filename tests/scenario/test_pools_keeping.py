@@ -7,12 +7,9 @@ import pytest
 
 from lab import SECRET, SPACE, Lab
 from warmpool.api.names import Kind, Phase
-from warmpool.domain.cloud import BuildSpec, NetworkChoice, ServerRequest
 from warmpool.domain.errors import ClusterUnavailable
-from warmpool.domain.ids import InstallationId, Ref, VmUid
-from warmpool.sim.cloud import SimCloud
+from warmpool.domain.ids import Ref
 from warmpool.sim.faults import ApiFault, DeleteFault, ListFault, OutageFault
-from warmpool.sim.world import Server
 
 pytestmark = pytest.mark.looptime
 
@@ -25,16 +22,6 @@ async def filled(lab: Lab, **spec: object) -> Ref:
     pool = lab.pool(**spec)
     await lab.until(lambda: lab.is_even(pool, int(str(spec["replicas"]))))
     return pool
-
-
-async def foreign(lab: Lab, installation: str, owner: str = "nobody") -> Server:
-    """A server that no WarmVM knows."""
-    world = lab.nova.world
-    flavor = next(ident for ident, f in world.flavors.items() if f.name == "m1.micro")
-    spec = BuildSpec(flavor, next(iter(world.images)), NetworkChoice.NONE)
-    cloud = SimCloud(lab.nova, installation=InstallationId(installation))
-    made = await cloud.create(ServerRequest("stray", VmUid(owner), spec))
-    return world.servers[made]
 
 
 # --- losses ---------------------------------------------------------------------------------
@@ -102,7 +89,7 @@ async def test_an_unknown_host_is_a_vm_without_a_rack_and_told_so() -> None:
 async def test_a_leaked_server_of_ours_is_deleted_after_two_sightings_a_minute_apart() -> None:
     async with Lab() as lab:
         pool = await filled(lab, replicas=1)
-        leaked = await foreign(lab, "here")
+        leaked = await lab.stray("here")
         began = asyncio.get_running_loop().time()
         await lab.until(lambda: leaked not in lab.servers(), within=240)
         assert asyncio.get_running_loop().time() - began > 60
@@ -114,7 +101,7 @@ async def test_a_second_server_of_one_vm_is_swept_and_the_first_kept() -> None:
         pool = await filled(lab, replicas=1)
         (vm,) = lab.free()
         first = lab.servers()[0]
-        await foreign(lab, "here", owner=vm["metadata"]["uid"])
+        await lab.stray("here", owner=vm["metadata"]["uid"])
         await lab.until(lambda: lab.is_even(pool, 1), within=240)
         assert lab.servers() == [first]
 
@@ -122,7 +109,7 @@ async def test_a_second_server_of_one_vm_is_swept_and_the_first_kept() -> None:
 async def test_a_server_of_another_installation_is_never_touched() -> None:
     async with Lab() as lab:
         await filled(lab, replicas=1)
-        other = await foreign(lab, "elsewhere")
+        other = await lab.stray("elsewhere")
         await asyncio.sleep(600)
         assert other in lab.servers()
 

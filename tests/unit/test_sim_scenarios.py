@@ -11,6 +11,7 @@ from warmpool.sim.clock import ManualClock
 from warmpool.sim.control import execute, parse_command, state
 from warmpool.sim.errors import Refused
 from warmpool.sim.faults import ApiFault, Faults, parse_fault
+from warmpool.sim.http_control import Preload, preload
 from warmpool.sim.listing import Query
 from warmpool.sim.nova import Nova
 from warmpool.sim.scenarios import WorldInvalid, load, parse
@@ -118,6 +119,12 @@ def test_preloaded_servers_are_active_and_spread(nova: Nova) -> None:
     servers = preloaded(nova, 16)
     assert {server.vm_state for server in servers} == {"active"}
     assert sorted({len(nova.select(Query(equals={"host": h}))[0]) for h in nova.world.hosts}) == [2]
+
+
+def test_preloaded_servers_may_be_numbered_by_their_tags(nova: Nova) -> None:
+    preload(nova, Preload(count=3, tags=("a", "vm={n}")))
+    tags = [server.tags for server in nova.world.servers.values()]
+    assert tags == [("a", "vm=0"), ("a", "vm=1"), ("a", "vm=2")]
 
 
 def test_things_can_be_done_to_a_server_behind_everybodys_back(nova: Nova) -> None:

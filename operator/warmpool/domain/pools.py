@@ -66,6 +66,8 @@ class VmView:
     """We give it up: it counts no more, although no watch shows it deleted yet."""
     place: Place | None = None
     """Where its server stands now, if that is known."""
+    posted_at: datetime | None = None
+    """When its server was asked for, by our own clock."""
     recycling: bool = False
     """This leader has ended its claim's hold on it, so it knows of every rebuild that was asked."""
     rebuilt_at: datetime | None = None

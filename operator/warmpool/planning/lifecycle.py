@@ -181,7 +181,7 @@ def _building(view: VmView, rules: Rules) -> Step:
         return _not_built(view, rules)
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
-    started = view.rebuilt_at if vm.dirty else server.created
+    started = view.rebuilt_at if vm.dirty else view.posted_at
     return _launching(vm, server, rules, started or vm.created)
 
 

@@ -1,6 +1,6 @@
 """A pool's plan: facts in, actions out. No clock, no chance, no I/O."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -23,35 +23,39 @@ def plan(facts: PoolFacts) -> Plan:
     alarms = {uid: step.look_again for uid, step in looked if step.at_rest and step.look_again}
     steps = [step for _, step in looked if not step.at_rest]
     stepping = [s.action for s in steps if s.action is not None]
-    leaving = [] if _is_still(facts) else _leaving(facts, stepping)
+    if _is_still(facts):
+        return Plan(tuple(stepping), _earliest(facts, steps), restless, alarms, facts.mending)
+    leaving, left = _leaving(facts, stepping)
     going = {a.vm.uid for a in leaving}
     staying = [a for a in stepping if isinstance(a, CreateVm) or a.vm.uid not in going]
-    gone = going | {a.vm.uid for a in staying if isinstance(a, Discard)}
-    coming = [] if _is_still(facts) else _coming(_without(facts, gone), stepping)
-    mended, mending = mend(facts) if not gone else ((), facts.mending)
-    actions = (*staying, *leaving, *coming, *mended)
+    mended, mending = mend(facts) if left is facts else ((), facts.mending)
+    actions = (*staying, *leaving, *_coming(left, stepping), *mended)
     wake_at = _earliest(replace(facts, mending=mending), steps)
     return Plan(actions, wake_at, restless | going, alarms, mending)
 
 
-def _leaving(facts: PoolFacts, stepping: Iterable[Action]) -> list[Discard]:
-    """Who goes because there are too many, or for a newer one."""
-    if facts.pool.deleting:
-        return []
+def _leaving(facts: PoolFacts, stepping: list[Action]) -> tuple[list[Discard], PoolFacts]:
+    """Who goes because there are too many, then who goes for a newer one; and who is left."""
     in_hand = {a.vm.uid for a in stepping if not isinstance(a, CreateVm | Build)}
-    too_many = [Discard(vm, Reason.SHRINKING) for vm in surplus(facts) if vm.uid not in in_hand]
-    return too_many + turnover(facts, in_hand)
+    left = _without(facts, [a for a in stepping if isinstance(a, Discard)])
+    if facts.pool.deleting:
+        return [], left
+    too_many = [Discard(vm, Reason.SHRINKING) for vm in surplus(left) if vm.uid not in in_hand]
+    left = _without(left, too_many)
+    newer = turnover(left, in_hand)
+    return too_many + newer, _without(left, newer)
 
 
-def _without(facts: PoolFacts, gone: Collection[VmUid]) -> PoolFacts:
+def _without(facts: PoolFacts, discards: list[Discard]) -> PoolFacts:
     """The facts once these are given up."""
-    if not gone:
+    if not discards:
         return facts
+    gone = {discard.vm.uid for discard in discards}
     vms = (replace(v, leaving=True) if v.vm.uid in gone else v for v in facts.vms)
     return replace(facts, vms=tuple(vms))
 
 
-def _coming(facts: PoolFacts, stepping: Iterable[Action]) -> list[CreateVm]:
+def _coming(facts: PoolFacts, stepping: list[Action]) -> list[CreateVm]:
     """New VMs, after those that are there already and have no server."""
     if facts.pool.deleting:
         return []

@@ -1,8 +1,8 @@
 """What the clouds hold: one bulk poller per set of credentials, shared by all pools that use it.
 
 A session lists the servers of this installation, completely now and then and what changed in
-between, quickly while something is under way and rarely otherwise. Nothing is concluded from a
-failed listing. Only the leader runs sessions.
+between, quickly while something is under way and rarely otherwise: see `rhythm`. Nothing is
+concluded from a failed listing. Only the leader runs sessions.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from warmpool.api.names import Reason
-from warmpool.domain.cloud import Listing, Server, ServerState, Topology
+from warmpool.domain.cloud import Listing, Server, Topology
 from warmpool.domain.errors import (
     CloudError,
     ClusterError,
@@ -28,27 +28,16 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.capacity import Capacity
+from warmpool.reconcile.rhythm import POLL_IDLE, Rhythm
+from warmpool.reconcile.sightings import Sightings
 from warmpool.reconcile.vitals import Beat, Vitals
 
 log = logging.getLogger(__name__)
-
-POLL_BUSY: Final = 0.25
-"""Seconds between listings while something is under way: half of it is added to each build."""
-
-POLL_IDLE: Final = 10.0
-"""Seconds between listings when nothing is expected to change."""
 
 POLL_FAILED: Final = 2.0
 """Seconds after a first failed listing; doubled up to `POLL_FAILED_MAX`."""
 
 POLL_FAILED_MAX: Final = 30.0
-
-FULL_EVERY: Final = 60.0
-"""Seconds between complete listings: what an incremental one cannot tell is found by these."""
-
-OVERLAP: Final = timedelta(seconds=5)
-"""An incremental listing starts so long before the last one began: Nova's times are whole seconds,
-and its hosts' clocks differ a little."""
 
 TOPOLOGY_EVERY: Final = 60.0
 """Seconds between looks at the racks; an unknown host brings one at once, but not more often than
@@ -58,6 +47,9 @@ TOPOLOGY_AT_MOST: Final = 5.0
 
 HOSTS_EVERY: Final = 15.0
 """Seconds between looks at which hosts are dead. Nova itself needs a minute to tell."""
+
+SKEW_NOTED: Final = timedelta(seconds=5)
+"""A cloud's clock that differs less from ours is taken to be right: its times are whole seconds."""
 
 SECRET_EVERY: Final = 30.0
 """Seconds after which a Secret is read again: passwords change."""
@@ -94,6 +86,13 @@ def problem_of(error: CloudError) -> Problem:
     return Problem(error.reason, str(error))
 
 
+def skew(asked: datetime, told: datetime, answered: datetime) -> timedelta:
+    """How far a cloud's clock is ahead of ours that told its time between these two of ours."""
+    if told > answered + SKEW_NOTED:
+        return told - answered
+    return told - asked if told < asked - SKEW_NOTED else timedelta()
+
+
 class CloudSession:
     """The servers of this installation that one set of credentials sees."""
 
@@ -117,14 +116,12 @@ class CloudSession:
         self._wake = wake_vms
         self._wake_pool = wake_pool
         self._rng = rng
-        self._servers: dict[VmUid, Server] = {}
-        self._strays: dict[ServerId, Server] = {}
-        self._posted: dict[VmUid, float] = {}
-        self._accepted: dict[VmUid, ServerId] = {}
+        self._seen = Sightings()
         self._users: dict[Ref, bool] = {}
         self._kicked = asyncio.Event()
         self._since: Listing | None = None
-        self._full_at = float("-inf")
+        self._rhythm = Rhythm()
+        self._skew = timedelta()
         self._topology_at = float("-inf")
         self._dead: frozenset[str] = frozenset()
         self._dead_at = float("-inf")
@@ -135,17 +132,14 @@ class CloudSession:
 
     def server(self, owner: VmUid, known: ServerId | None = None) -> Server | None:
         """The server of a WarmVM: of several, the one that it knows to be its own."""
-        held = self._servers.get(owner)
-        if known is not None and held is not None and held.id != known:
-            return self._strays.get(known, held)
-        return held
+        return self._seen.server(owner, known)
 
     def strays(self) -> list[Server]:
         """Servers of ours beyond the one that each WarmVM has."""
-        return list(self._strays.values())
+        return self._seen.strays()
 
     def servers(self) -> Mapping[VmUid, Server]:
-        return self._servers
+        return self._seen.servers()
 
     def seen_since(self, moment: float) -> bool:
         """Whether a listing that began after this (monotonic) moment has been taken in."""
@@ -153,35 +147,27 @@ class CloudSession:
 
     def posted(self, owner: VmUid, server: ServerId, name: str) -> None:
         """A server was just POSTed: it is there, although no listing shows it yet."""
-        self._posted[owner] = self._clock.monotonic()
-        self._accepted[owner] = server
-        if owner not in self._servers:
-            self._servers[owner] = Server(
-                id=server,
-                name=name,
-                state=ServerState.BUILDING,
-                busy=True,
-                owner=owner,
-                status="BUILD/scheduling",
-                created=self._clock.now(),
-            )
+        when = self._clock.monotonic(), self._clock.now() + self._skew
+        self._seen.posted(owner, server, name, when)
         self.kick()
 
     def found(self, server: Server) -> None:
         """A server was seen outside a listing."""
         if server.owner is not None:
-            self._servers[server.owner] = server
+            self._seen.found(server.owner, server)
             self._wake([server.owner])
 
     def gone(self, owner: VmUid) -> None:
         """Nova says 404 for the server of this owner."""
-        self._servers.pop(owner, None)
-        self._posted.pop(owner, None)
-        self._accepted.pop(owner, None)
+        self._seen.gone(owner)
+
+    def forget(self, server: Server) -> None:
+        """Nova has no such server any more, or not with our mark."""
+        self._seen.forget(server)
 
     def accepted(self, owner: VmUid) -> ServerId | None:
         """The server that a POST in this term was answered with, whatever the listings say."""
-        return self._accepted.get(owner)
+        return self._seen.accepted(owner)
 
     def rack_of(self, server: Server) -> str:
         """The rack of a server; empty where it is not known."""
@@ -191,9 +177,18 @@ class CloudSession:
         """The rack of a compute host; empty where it is not known."""
         return self.topology.racks.get(host, "") if self.topology.visible else ""
 
+    def here(self, moment: datetime) -> datetime:
+        """A time of the cloud's by our own clock: they may be minutes apart."""
+        return moment - self._skew
+
     def is_dead(self, host: str | None) -> bool:
         """Whether Nova holds a host for dead, as far as these credentials may know."""
         return host in self._dead
+
+    def join(self, pool: Ref) -> None:
+        """A pool is about to look. A new one is taken to have something under way."""
+        if pool not in self._users:
+            self.use(pool, busy=True)
 
     def use(self, pool: Ref, *, busy: bool) -> None:
         """A pool uses this session, and something of it is under way or not."""
@@ -226,7 +221,7 @@ class CloudSession:
             await asyncio.sleep(pause * (0.5 + self._rng.random()))
             return
         if any(self._users.values()):
-            await asyncio.sleep(POLL_BUSY)
+            await asyncio.sleep(self._rhythm.pause())
             return
         self._kicked.clear()
         try:
@@ -237,25 +232,46 @@ class CloudSession:
 
     async def _poll(self) -> None:
         started = self._clock.monotonic()
-        full = self._since is None or started - self._full_at >= FULL_EVERY
-        since = None if full or self._since is None else self._since.taken_at - OVERLAP
+        look_back = None if self._since is None else self._rhythm.look_back(started)
         try:
             await self._look_at_racks(started)
+            since = self._since.taken_at - look_back if self._since and look_back else None
+            asked = self._clock.now()
             listing = await self.cloud.list(since)
         except CloudError as error:
             self._failed(error)
             return
         self._failures = 0
+        self._rhythm.listed(started, look_back, whole=listing.complete)
+        self._skew = skew(asked, listing.taken_at, self._clock.now())
+        self._heard(self._believed(listing, started), started)
+        await self._look_at_hosts(started)
+
+    def _believed(self, listing: Listing, started: float) -> Listing:
+        """The listing as far as it is believed: what it lacks may not be lacking."""
+        if not listing.complete or not self.listed:
+            return listing
+        known = self._seen.known(started)
+        seen = {server.owner for server in listing.servers if server.owner is not None}
+        if not self._rhythm.doubts(started, known, seen):
+            return listing
+        lost = sum(uid not in seen for uid in known)
+        log.warning("a listing lacks %d of %d servers: not believed", lost, len(known))
+        return replace(listing, complete=False)
+
+    def _heard(self, listing: Listing, started: float) -> None:
+        """Take a listing in, and tell whom it concerns."""
         was, self.problem = self.problem, None
         self._since, self._seen_from = listing, started
-        changed = self._take_in(listing, started)
-        if listing.complete:
-            first, self.listed = not self.listed, True
-            self._full_at = started
+        for server in listing.servers:
+            if (took := self._seen.build_time(server, started)) is not None:
+                self._rhythm.built(took)
+        changed = self._seen.take_in(listing, started)
+        if listing.complete or was is not None:
+            first, self.listed = not self.listed, self.listed or listing.complete
             if first or was is not None:
                 self._wake_users()
         self._wake(changed)
-        await self._look_at_hosts(started)
         if any(self._unknown_host(s) for s in listing.servers):
             self._topology_at = min(self._topology_at, started - TOPOLOGY_EVERY + TOPOLOGY_AT_MOST)
 
@@ -263,7 +279,12 @@ class CloudSession:
         if now - self._topology_at < TOPOLOGY_EVERY:
             return
         before = self.topology
-        self.topology = await self.cloud.topology()
+        try:
+            self.topology = await self.cloud.topology()
+        except CloudError as error:
+            if not self.listed:
+                raise
+            log.info("the racks cannot be read, what was known of them stands: %s", error)
         self._topology_at = now
         if self.topology != before:
             self._wake_users()
@@ -281,7 +302,7 @@ class CloudSession:
         changed, self._dead = dead ^ self._dead, dead
         if changed:
             log.warning("dead hosts: %s", ", ".join(sorted(dead)) or "none any more")
-            self._wake([uid for uid, s in self._servers.items() if s.host in changed])
+            self._wake([uid for uid, s in self.servers().items() if s.host in changed])
 
     def _unknown_host(self, server: Server) -> bool:
         return (
@@ -300,58 +321,9 @@ class CloudSession:
 
     def _wake_users(self) -> None:
         """Everything of every pool may have changed."""
-        self._wake(self._servers)
+        self._wake(self.servers())
         for pool in self._users:
             self._wake_pool(pool)
-
-    def _take_in(self, listing: Listing, started: float) -> list[VmUid]:
-        """Merge a listing; the owners whose servers changed."""
-        if listing.complete:
-            return self._replace_all(listing, started)
-        changed: list[VmUid] = []
-        by_id = {server.id: owner for owner, server in self._servers.items()}
-        for server in listing.servers:
-            owner = server.owner or by_id.get(server.id)
-            if owner is None:
-                continue
-            held = self._servers.get(owner)
-            if held is not None and held.id != server.id:
-                self._stray(server)
-            elif server.state is ServerState.DELETED:
-                self.gone(owner)
-                changed.append(owner)
-            elif held != server:
-                self._servers[owner] = replace(server, owner=owner)
-                changed.append(owner)
-        return changed
-
-    def _stray(self, server: Server) -> None:
-        if server.state is ServerState.DELETED:
-            self._strays.pop(server.id, None)
-        else:
-            self._strays[server.id] = server
-
-    def _replace_all(self, listing: Listing, started: float) -> list[VmUid]:
-        fresh: dict[VmUid, Server] = {}
-        self._strays = {}
-        for server in sorted(listing.servers, key=lambda s: (s.created or listing.taken_at, s.id)):
-            if server.owner is None:
-                continue
-            held = self._servers.get(server.owner)
-            first = fresh.setdefault(server.owner, server)
-            if first is not server:
-                ours = server if held is not None and held.id == server.id else first
-                other = first if ours is server else server
-                fresh[server.owner] = ours
-                self._strays[other.id] = other
-        for owner, posted_at in list(self._posted.items()):
-            if posted_at >= started and owner in self._servers:
-                fresh.setdefault(owner, self._servers[owner])
-            elif owner not in fresh:
-                del self._posted[owner]
-        before, self._servers = self._servers, fresh
-        owners = before.keys() | fresh.keys()
-        return [owner for owner in owners if before.get(owner) != fresh.get(owner)]
 
 
 class Clouds:

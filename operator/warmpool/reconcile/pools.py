@@ -310,6 +310,7 @@ class PoolWorker:
             busy=vm.uid in self._memory.busy or vm.ref in self._memory.creating,
             leaving=self._store.is_withheld(vm.uid),
             place=place_of(server, session) if server is not None and session is not None else None,
+            posted_at=_posted_at(server, session),
             recycling=vm.uid in self._memory.recycling,
             rebuilt_at=rebuilt_at,
             seen_since_rebuild=session is not None and session.seen_since(moment),
@@ -601,6 +602,12 @@ class PoolWorker:
             body = await self._cluster.patch(Kind.WARM_POOL, self._ref, patch, status=True)
             self._store.apply(Kind.WARM_POOL, body)
         return None
+
+
+def _posted_at(server: Server | None, session: CloudSession | None) -> datetime | None:
+    if server is None or server.created is None or session is None:
+        return None
+    return session.here(server.created)
 
 
 def _is_moving(view: VmView) -> bool:

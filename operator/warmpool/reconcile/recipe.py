@@ -59,7 +59,7 @@ class Recipe:
         if isinstance(session, Problem):
             self.problem, self.due = session, now + RETRY_DEPENDENCY
             return None
-        session.use(pool.ref, busy=True)
+        session.join(pool.ref)
         if session.problem is not None:
             self.problem, self.due = session.problem, now + RETRY_DEPENDENCY
             return session

@@ -87,8 +87,10 @@ class Sweeper:
         first = self._seen.setdefault(server.id, now)
         if now - first < CONDEMN_AFTER:
             return
-        log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
         try:
+            if not await self._is_still_ours(server, session):
+                return
+            log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
             self._may_write()
             await session.cloud.delete(server.id)
         except CloudError as error:
@@ -96,6 +98,14 @@ class Sweeper:
             return
         if server.owner is not None and self._store.vm(server.owner) is None:
             session.gone(server.owner)
+
+    async def _is_still_ours(self, server: Server, session: CloudSession) -> bool:
+        """Whether Nova, asked now, has it with our mark: listings may be a quarter hour behind."""
+        seen = await session.cloud.get(server.id)
+        if seen is not None and seen.owner == server.owner:
+            return True
+        session.forget(server)
+        return False
 
 
 class Comparer:

@@ -40,6 +40,7 @@ class Preload(Spec):
     image: str = ""
     """Empty: the first of the spec."""
     tags: tuple[str, ...] = ()
+    """`{n}` in them is the number of the server, from 0."""
     network: bool = False
     """Whether each has an address."""
 
@@ -63,7 +64,10 @@ def preload(nova: Nova, asked: Preload) -> int:
         raise ValueError(f"there is no flavor {asked.flavor!r} or no image {asked.image!r}")
     networks = tuple(world.networks)[:1] if asked.network else ()
     request = BuildRequest(asked.name, flavors[0], images[0], networks=networks, tags=asked.tags)
-    nova.preload(asked.count, request)
+    made = nova.preload(asked.count, request)
+    if any("{n}" in tag for tag in asked.tags):
+        for n, server in enumerate(made):
+            nova.set_tags(server, (tag.replace("{n}", str(n)) for tag in asked.tags))
     return len(world.servers)
 
 

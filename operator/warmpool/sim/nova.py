@@ -152,10 +152,9 @@ class Nova:
         return "\n".join(text[-lines:] if lines else text)
 
     def set_tags(self, server: Server, tags: Iterable[str]) -> None:
-        """Put these tags in place of those there are."""
+        """Put these tags in place of those there are. Nova does not call that a change."""
         self.world.note("tags", server)
         server.tags = server.all_tags = tuple(sorted(set(tags)))
-        self.world.touch(server)
 
     def set_metadata(self, server: Server, metadata: Mapping[str, str]) -> None:
         """Put this metadata in place of what there is.

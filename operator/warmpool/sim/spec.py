@@ -137,6 +137,9 @@ class Timings(Spec):
     """Seconds that a call waits which asks a compute service that is dead."""
     token: float = Field(default=86_400.0, gt=0)
     """Seconds that a token is good."""
+    clock_behind: float = Field(default=0.0, ge=0)
+    """Seconds by which the clocks of conductors and hypervisors are behind the API's: what they
+    change is dated so."""
 
 
 class GuestSpec(Spec):

@@ -363,7 +363,7 @@ class World:
     def touch(self, server: Server) -> None:
         """Note that a server has changed."""
         server.version += 1
-        server.updated = self.time.moment()
+        server.updated = self.time.moment() - timedelta(seconds=self.spec.timings.clock_behind)
 
     def place(self, server: Server, host: Host) -> None:
         """Let a server hold capacity of a host."""

@@ -1,0 +1,98 @@
+"""One listing feeds all pools: seldom when nothing happens, and right whatever the clocks say."""
+
+import pytest
+
+from lab import Lab
+from warmpool.api.names import Kind
+from warmpool.domain.ids import Ref
+from warmpool.sim.faults import ListFault
+
+pytestmark = pytest.mark.looptime
+
+LISTING = "GET /compute/v2.1/servers/detail"
+ONE = "GET /compute/v2.1/servers/{id}"
+
+
+async def filled(lab: Lab, replicas: int, **spec: object) -> Ref:
+    pool = lab.pool(replicas=replicas, **spec)
+    await lab.until(lambda: lab.is_even(pool, replicas))
+    return pool
+
+
+async def calls(lab: Lab, seconds: float) -> dict[str, int]:
+    """The calls that the cloud gets in that time."""
+    before = lab.nova.traffic.calls.copy()
+    await lab.always(lambda: True, seconds)
+    return dict(lab.nova.traffic.calls - before)
+
+
+async def test_a_cloud_where_nothing_happens_is_hardly_asked() -> None:
+    async with Lab() as lab:
+        for n in range(5):
+            lab.pool(f"pool-{n}", replicas=2)
+        await lab.until(lambda: len(lab.free()) == 10)
+        await calls(lab, 30)
+        asked = await calls(lab, 60)
+        assert asked.pop(LISTING) <= 7
+        assert sum(asked.values()) <= 5, asked
+
+
+async def test_no_server_is_ever_asked_about_alone_while_a_pool_fills() -> None:
+    async with Lab() as lab:
+        await filled(lab, 20)
+        assert lab.nova.traffic.calls[ONE] == 0
+
+
+@pytest.mark.parametrize("ahead", [90.0, -90.0])
+async def test_an_operator_whose_clock_is_wrong_fills_and_keeps_its_pool(ahead: float) -> None:
+    """A build that is asked for now was asked for 90 s ago or later than now, by the cloud."""
+    async with Lab(ahead=ahead) as lab:
+        pool = await filled(lab, 5, health={"launchTimeout": "30s"})
+        assert lab.posts() == 5
+        lab.nova.wipe(lab.servers()[0])
+        await lab.until(lambda: len(lab.free()) < 5, within=20)
+        await lab.until(lambda: lab.is_even(pool, 5))
+        assert lab.posts() == 6
+
+
+async def test_a_build_that_hangs_is_given_up_in_time_whatever_the_clocks_say() -> None:
+    async with Lab(ahead=90.0, build=3600.0) as lab:
+        lab.pool(replicas=1, health={"launchTimeout": "60s"})
+        await lab.until(lambda: lab.notes("LaunchTimeout"), within=70)
+        assert lab.clock.monotonic() >= 55
+
+
+async def test_what_a_cloud_dates_too_early_is_heard_of_all_the_same() -> None:
+    """Its conductors write changes down with a clock of their own, 90 s behind the API's."""
+    async with Lab(behind=90.0) as lab:
+        pool = lab.pool(replicas=5)
+        assert await lab.until(lambda: lab.is_even(pool, 5), within=60) < 45
+        assert lab.posts() == 5
+        lab.nova.wipe(lab.servers()[0])
+        await lab.until(lambda: lab.is_even(pool, 5) and lab.posts() == 6, within=90)
+
+
+async def test_a_complete_listing_that_lacks_half_is_not_believed_and_nobody_is_asked_for() -> None:
+    """It may be wrong for as long as it likes: each server is asked for before it is condemned."""
+    async with Lab() as lab:
+        pool = await filled(lab, 20)
+        await lab.always(lambda: True, 880)  # the next complete one is due soon
+        off = lab.arm(ListFault(effect="half"))
+        asked = await calls(lab, 40)
+        assert asked.get(ONE, 0) == 0
+        await lab.always(lambda: len(lab.free()) == 20, 120)
+        off()
+        await lab.until(lambda: lab.is_even(pool, 20))
+        assert lab.posts() == 20
+
+
+async def test_a_server_that_lost_its_tags_is_still_its_vms() -> None:
+    async with Lab() as lab:
+        pool = await filled(lab, 3)
+        victim = lab.servers()[0]
+        names = {ref.name for ref, _ in lab.vms()}
+        lab.nova.set_tags(victim, ())
+        await lab.always(lambda: len(lab.free()) == 3, 1000)
+        assert {ref.name for ref, _ in lab.vms()} == names
+        lab.delete(Kind.WARM_POOL, pool)
+        await lab.until(lambda: not lab.servers(), within=90)
