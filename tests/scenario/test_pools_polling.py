@@ -1,11 +1,13 @@
 """One listing feeds all pools: seldom when nothing happens, and right whatever the clocks say."""
 
+import asyncio
+
 import pytest
 
 from lab import Lab
 from warmpool.api.names import Kind
 from warmpool.domain.ids import Ref
-from warmpool.sim.faults import ListFault
+from warmpool.sim.faults import ApiFault, ListFault
 
 pytestmark = pytest.mark.looptime
 
@@ -31,7 +33,7 @@ async def test_a_cloud_where_nothing_happens_is_hardly_asked() -> None:
         for n in range(5):
             lab.pool(f"pool-{n}", replicas=2)
         await lab.until(lambda: len(lab.free()) == 10)
-        await calls(lab, 30)
+        await calls(lab, 120)
         asked = await calls(lab, 60)
         assert asked.pop(LISTING) <= 7
         assert sum(asked.values()) <= 5, asked
@@ -96,3 +98,32 @@ async def test_a_server_that_lost_its_tags_is_still_its_vms() -> None:
         assert {ref.name for ref, _ in lab.vms()} == names
         lab.delete(Kind.WARM_POOL, pool)
         await lab.until(lambda: not lab.servers(), within=90)
+
+
+async def test_a_build_that_listings_do_not_show_to_be_up_is_not_given_up_for_it() -> None:
+    """Every second server is missing for longer than any listing of changes looks back."""
+    async with Lab(build=150.0) as lab:
+        pool = lab.pool(replicas=6, health={"launchTimeout": "400s"})
+        await lab.until(lambda: len(lab.servers()) == 6)
+        lab.arm(ListFault(effect="half", seconds=300))
+        await lab.until(lambda: lab.is_even(pool, 6), within=450)
+        assert lab.posts() == 6
+
+
+async def test_a_leaked_server_that_somebody_took_our_mark_off_is_not_touched() -> None:
+    async with Lab() as lab:
+        await filled(lab, 2)
+        leaked = await lab.stray("here")
+        await asyncio.sleep(30)
+        lab.nova.set_tags(leaked, ["mine now"])
+        await lab.always(lambda: leaked in lab.servers(), 300)
+
+
+async def test_racks_that_cannot_be_read_stop_nothing_once_they_are_known() -> None:
+    async with Lab() as lab:
+        pool = await filled(lab, 2)
+        lab.arm(ApiFault(effect="status", path="/os-aggregates"))
+        await lab.always(lambda: lab.condition(pool, "DependenciesResolved")[0] == "True", 90)
+        await lab.change(pool, replicas=3)
+        await lab.until(lambda: lab.is_even(pool, 3))
+        assert all(vm["status"]["rack"] for vm in lab.free())

@@ -154,8 +154,8 @@ def test_a_build_that_takes_its_time_is_shown_with_its_server() -> None:
     assert step(a_view(vm, server)).action == ReportBuilding(vm, server)
 
 
-def test_a_build_over_its_launch_timeout_fails_even_if_it_is_active_just_now() -> None:
-    server = replace(UP, created=NOW - timedelta(minutes=10))
+def test_a_build_over_its_launch_timeout_fails() -> None:
+    server = a_server(1, ServerState.BUILDING, created=NOW - timedelta(minutes=10))
     found = step(a_view(PENDING, server))
     assert isinstance(found.action, Fail)
     assert found.action.reason is Reason.LAUNCH_TIMEOUT
@@ -164,8 +164,20 @@ def test_a_build_over_its_launch_timeout_fails_even_if_it_is_active_just_now() -
 
 def test_a_build_whose_server_names_no_start_is_timed_from_its_object() -> None:
     vm = replace(PENDING, created=NOW - timedelta(minutes=10))
-    found = step(a_view(vm, replace(UP, created=None)))
+    found = step(a_view(vm, a_server(1, ServerState.BUILDING, created=None)))
     assert isinstance(found.action, Fail)
+
+
+def test_a_build_that_is_up_when_its_time_is_over_is_asked_once() -> None:
+    """It came up in time while no replica led, or while listings lacked it."""
+    server = replace(UP, created=NOW - timedelta(minutes=20))
+    view = a_view(PENDING, server)
+    assert step(view) == Step(MakeReady(PENDING, server))
+    probed = a_pool_spec(health={"launchTimeout": "10m", "probe": {"tcpSocket": {"port": 22}}})
+    assert step(view, probed).action == MakeReady(PENDING, server)
+    silent = step(replace(view, not_before=NOW), probed)
+    assert isinstance(silent.action, Fail)
+    assert silent.action.reason is Reason.PROBE_FAILED
 
 
 # --- ready ----------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def _building(view: VmView, rules: Rules) -> Step:
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
     started = view.rebuilt_at if vm.dirty else view.posted_at
-    return _launching(vm, server, rules, started or vm.created)
+    return _launching(view, server, rules, started or vm.created)
 
 
 def _recycling(view: VmView, rules: Rules) -> Step | None:
@@ -215,14 +215,18 @@ def _outdated(vm: Vm) -> Discard:
     return Discard(vm, Reason.OUTDATED)
 
 
-def _launching(vm: Vm, server: Server, rules: Rules, started: datetime) -> Step:
-    """A server that is on its way, within its launch timeout."""
-    spec, now = rules.spec, rules.now
+def _launching(view: VmView, server: Server, rules: Rules, started: datetime) -> Step:
+    """A server that is on its way. One that is up when its time is over is asked all the same.
+
+    It may have come up in time, while nobody looked.
+    """
+    vm, spec, now = view.vm, rules.spec, rules.now
     deadline = started + seconds(spec.health.launch_timeout)
+    silent = view.not_before is not None and is_asked(spec.health)
+    if is_up(server, spec) and not (silent and now >= deadline):
+        return Step(MakeReady(vm, server), look_again=deadline if now < deadline else None)
     if now >= deadline:
         return Step(_too_late(vm, server, spec))
-    if is_up(server, spec):
-        return Step(MakeReady(vm, server), look_again=deadline)
     if vm.phase is Phase.BUILDING:
         return Step(look_again=deadline)
     show_at = vm.created + SHOW_BUILDING_AFTER

@@ -295,9 +295,26 @@ class Executor:
         reason, text = Reason.BUILD_FAULT, "ERROR without a fault"
         if fault is not None:
             reason, text = fault.reason, fault.message
-        await self.give_up_build(seen, session, reason, text)
+        await self._give_up_build(seen, session, reason, text)
 
-    async def give_up_build(
+    async def give_up_late(
+        self, vm: Vm, server: Server, session: CloudSession, why: tuple[Reason, str]
+    ) -> None:
+        """Fail a build that takes too long, if Nova still says of it what the listings said.
+
+        Raises:
+            BuildFailed: it does, or has no such server.
+        """
+        seen = await session.cloud.get(server.id)
+        if seen is None:
+            session.gone(vm.uid)
+            raise BuildFailed(Reason.SERVER_LOST, "Nova has no such server")
+        if _progress(seen) != _progress(server):
+            session.found(replace(seen, owner=vm.uid))
+            return
+        await self._give_up_build(seen, session, *why)
+
+    async def _give_up_build(
         self, server: Server, session: CloudSession, reason: Reason, message: str
     ) -> Never:
         """Fail a build for what is the server's own, with the last that it wrote.
@@ -509,6 +526,11 @@ class Executor:
         patch: list[PatchOp] = put_status(vm.uid, status, version=vm.version)
         body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch, status=True)
         return self._took_in(body)
+
+
+def _progress(server: Server) -> tuple[object, ...]:
+    """How far a build has come."""
+    return server.state, server.busy, server.host_id, server.addresses
 
 
 def place_of(server: Server, session: CloudSession) -> Place:

@@ -413,8 +413,8 @@ class PoolWorker:
                 pass  # has a path of its own
             case _ if session is None:
                 pass  # _start lets nothing through that needs a cloud when there is none
-            case Fail(server=server, reason=reason, message=message):
-                await do.give_up_build(server, session, reason, message)
+            case Fail(vm=vm, server=server, reason=reason, message=message):
+                await do.give_up_late(vm, server, session, (reason, message))
             case Build() | Rebuild() | ReportBuilding() | MakeReady() | InspectFault():
                 await self._bring_up(action, pool, session)
             case Check():
