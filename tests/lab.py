@@ -67,11 +67,12 @@ class Lab:
         admin: bool = True,
         ahead: float = 0.0,
         behind: float = 0.0,
+        page: int = 1000,
     ) -> None:
         """Builds take `build` seconds; each rack has two hypervisors, each zone two racks.
 
         `admin`: the credentials see hosts, and may choose them. The operator's clock is `ahead` of
-        all others, the cloud's inner clocks are `behind`.
+        all others, the cloud's inner clocks are `behind`. A listing has `page` servers a page.
         """
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
@@ -82,6 +83,7 @@ class Lab:
         spec = demo().model_copy(
             update={
                 "hosts": hosts,
+                "max_limit": page,
                 "timings": Timings(build=(build, build), clock_behind=behind),
                 "quota": QuotaSpec(instances=400, cores=4000, ram_mb=4_000_000),
             }

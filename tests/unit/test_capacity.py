@@ -208,6 +208,21 @@ async def test_a_cloud_that_hangs_is_given_up_and_asked_less(bench: Bench) -> No
     await running(bench, test)
 
 
+async def test_nothing_is_read_with_credentials_that_are_refused(bench: Bench) -> None:
+    async def test(b: Bench) -> None:
+        await b.surveyed()
+        b.capacity.rest(resting=True)
+        await asyncio.sleep(1.5 * SHORT_EVERY)
+        b.capacity.want(POOL, SPEC, short=True)
+        await asyncio.sleep(FORGOTTEN_AFTER / 2)
+        assert (b.cloud.inventories, b.cloud.quotas) == (1, 1)
+        b.capacity.rest(resting=False)
+        await asyncio.sleep(0.1)
+        assert (b.cloud.inventories, b.cloud.quotas) == (2, 2)
+
+    await running(bench, test)
+
+
 async def test_credentials_that_see_no_hypervisors_aim_at_none(bench: Bench) -> None:
     async def test(b: Bench) -> None:
         b.cloud.shown = Inventory(visible=False, why_not="hidden")

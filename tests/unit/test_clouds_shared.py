@@ -6,10 +6,14 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from builders import NOW, a_pool
+from warmpool.domain.errors import CloudUnavailable
 from warmpool.domain.ids import Ref
-from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.clouds import Clouds, CloudSession
 from warmpool.reconcile.vitals import Vitals
+from warmpool.sim.clock import LoopClock
 
 
 class StillClock:
@@ -66,6 +70,39 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
     await asyncio.sleep(0)
     assert first is second
     assert [cloud.closed for cloud in opened] == [False]
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+class BrokenCloud(NoCloud):
+    """Refuses everything; says how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def topology(self) -> None:
+        self.asked += 1
+        raise CloudUnavailable("503")
+
+
+@pytest.mark.looptime
+async def test_a_cloud_may_be_away_for_a_day() -> None:
+    """After nine hours the pause between listings was a number too large for the machine."""
+    cloud: Any = BrokenCloud()
+    session = CloudSession(
+        cloud,
+        LoopClock(),
+        random.Random(1),  # noqa: S311 - jitter
+        wake_vms=lambda _: None,
+        wake_pool=lambda _: None,
+        nudge=lambda _: None,
+    )
+    running = asyncio.ensure_future(session.run(lambda: None))
+    await asyncio.sleep(24 * 3600)
+    assert not running.done()
+    assert 2000 < cloud.asked < 4000
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -116,6 +116,7 @@ class Capacity:
         self._misses: Counter[str] = Counter()
         """Aimed builds that have failed since the last one that did not, by flavor."""
         self._may_not_aim = ""
+        self._resting = False
         self._kicked = asyncio.Event()
 
     # -- asked by pools -----------------------------------------------------------------------
@@ -254,6 +255,12 @@ class Capacity:
         log.info("builds are not aimed any more: %s", why)
         self._may_not_aim = why
 
+    def rest(self, *, resting: bool) -> None:
+        """Read nothing: the credentials are refused, and a further try may lock them."""
+        if self._resting and not resting:
+            self._kicked.set()
+        self._resting = resting
+
     # -- reading ------------------------------------------------------------------------------
 
     async def run(self, beat: Beat) -> None:
@@ -284,6 +291,8 @@ class Capacity:
 
     def _plan(self) -> Iterator[tuple[float, Callable[[], Awaitable[None]]]]:
         """What is to be read, and when."""
+        if self._resting:
+            return
         wants: dict[str, list[_Want]] = {}
         for want in self._wants.values():
             wants.setdefault(want.spec.flavor_id, []).append(want)

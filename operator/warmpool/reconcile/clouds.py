@@ -217,7 +217,7 @@ class CloudSession:
 
     async def _sleep(self) -> None:
         if self._failures:
-            pause = min(POLL_FAILED * 2 ** (self._failures - 1), POLL_FAILED_MAX)
+            pause = min(POLL_FAILED * 2 ** min(self._failures - 1, 10), POLL_FAILED_MAX)
             await asyncio.sleep(pause * (0.5 + self._rng.random()))
             return
         if any(self._users.values()):
@@ -242,6 +242,7 @@ class CloudSession:
             self._failed(error)
             return
         self._failures = 0
+        self.capacity.rest(resting=False)
         self._rhythm.listed(started, look_back, whole=listing.complete)
         self._skew = skew(asked, listing.taken_at, self._clock.now())
         self._heard(self._believed(listing, started), started)
@@ -282,7 +283,7 @@ class CloudSession:
         try:
             self.topology = await self.cloud.topology()
         except CloudError as error:
-            if not self.listed:
+            if not self.listed or isinstance(error, CredentialsRefused):
                 raise
             log.info("the racks cannot be read, what was known of them stands: %s", error)
         self._topology_at = now
@@ -315,6 +316,7 @@ class CloudSession:
         self._failures += 1
         if self._failures == 1:
             log.warning("the cloud cannot be listed: %s", error)
+        self.capacity.rest(resting=isinstance(error, CredentialsRefused))
         before, self.problem = self.problem, problem_of(error)
         if before != self.problem:
             self._wake_users()
