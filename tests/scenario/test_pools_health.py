@@ -1,9 +1,11 @@
 """Ready VMs that work no more: out of the claimable set, back, or replaced; never all at once."""
 
+import asyncio
+
 import pytest
 
 from lab import Lab
-from warmpool.api.names import Kind, Reason
+from warmpool.api.names import ANNOTATION_PRESERVE, Kind, Reason
 from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body
 from warmpool.sim.faults import OutageFault, SpawnFault
@@ -22,6 +24,17 @@ async def filled(lab: Lab, replicas: int, **health: object) -> Ref:
 
 def sick(lab: Lab) -> dict[str, Body]:
     return {ref.name: vm for ref, vm in lab.vms() if vm["status"]["phase"] == "Failed"}
+
+
+def kept(lab: Lab) -> dict[str, Body]:
+    return {ref.name: vm for ref, vm in lab.vms() if vm["spec"].get("keepUntil")}
+
+
+async def annotate(lab: Lab, kind: Kind, ref: Ref, span: str) -> None:
+    """Ask that what fails is kept."""
+    value = {ANNOTATION_PRESERVE: span}
+    ops = [{"op": "add", "path": "/metadata/annotations", "value": value}]
+    await lab.cluster.patch(kind, ref, ops)
 
 
 def alive(lab: Lab, server: Server) -> bool:
@@ -194,3 +207,55 @@ async def test_a_build_that_never_had_a_console_fails_all_the_same() -> None:
         await lab.until(lambda: lab.notes("BuildFault"))
         assert "console" not in lab.notes("BuildFault")[0]
         await lab.until(lambda: lab.is_even(pool, 1))
+
+
+# --- kept for looking at --------------------------------------------------------------------
+
+
+async def test_a_sick_vm_that_is_to_be_preserved_is_replaced_and_kept_for_its_time() -> None:
+    async with Lab() as lab:
+        pool = await filled(lab, 5)
+        name, victim = next((ref, lab.server_of(vm)) for ref, vm in lab.vms())
+        await annotate(lab, Kind.WARM_VM, name, "5m")
+        lab.nova.set_reachable(victim, reachable=False)
+        await lab.until(lambda: kept(lab), within=60)
+        await lab.until(lambda: lab.is_even(pool, 5))
+        assert list(kept(lab)) == [name.name]
+        assert lab.notes("Preserved")
+        assert lab.status(pool)["retained"] == 1
+        lab.nova.set_reachable(victim, reachable=True)
+        await asyncio.sleep(200)
+        assert alive(lab, victim)
+        assert len(lab.free()) == 5
+        await lab.until(lambda: not alive(lab, victim) and not kept(lab), within=120)
+        assert lab.is_even(pool, 5)
+        assert lab.posts() == 6
+
+
+async def test_failed_builds_of_a_pool_are_kept_but_never_more_than_a_few() -> None:
+    async with Lab() as lab:
+        off = lab.arm(SpawnFault(effect="abort", message="no such device"))
+        pool = lab.pool(replicas=1)
+        await annotate(lab, Kind.WARM_POOL, pool, "5m")
+        await lab.until(lambda: len(kept(lab)) == 3, within=120)
+        await asyncio.sleep(200)
+        assert len(kept(lab)) == 3
+        assert len(lab.servers()) <= 4
+        for vm in kept(lab).values():
+            assert vm["status"]["serverID"] in {server.id for server in lab.servers()}
+            assert "no such device" in vm["status"]["fault"]["message"]
+        off()
+        await lab.until(lambda: len(lab.free()) == 1, within=620)
+        await lab.until(lambda: not kept(lab) and len(lab.servers()) == 1, within=620)
+        assert lab.is_even(pool, 1)
+
+
+async def test_a_preserved_vm_that_is_deleted_goes_at_once() -> None:
+    async with Lab() as lab:
+        lab.arm(SpawnFault(effect="abort", count=1))
+        pool = lab.pool(replicas=1)
+        await annotate(lab, Kind.WARM_POOL, pool, "5m")
+        await lab.until(lambda: kept(lab))
+        (name,) = kept(lab)
+        lab.delete(Kind.WARM_VM, Ref(pool.namespace, name))
+        await lab.until(lambda: len(lab.servers()) == 1 and lab.is_even(pool, 1))

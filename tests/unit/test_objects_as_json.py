@@ -1,6 +1,7 @@
 """Objects read from the API server, and what is written to it."""
 
 import string
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from builders import (
 )
 from doubles.json_patch import patched
 from warmpool.api.names import (
+    ANNOTATION_PRESERVE,
     LABEL_CLAIM,
     LABEL_CLAIM_UID,
     POOL_FINALIZER,
@@ -35,13 +37,21 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.errors import TestFailed
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import ServerId, VmUid
-from warmpool.reconcile.reading import EPOCH, provider_id, read_claim, read_pool, read_vm
+from warmpool.reconcile.reading import (
+    EPOCH,
+    PRESERVE_MAX,
+    provider_id,
+    read_claim,
+    read_pool,
+    read_vm,
+)
 from warmpool.reconcile.writing import (
     bind_vm,
     bound_status,
     label_value,
     place_labels,
     pointer,
+    preserve_vm,
     put_status,
     recycle_vm,
     refused_status,
@@ -274,3 +284,23 @@ def test_a_waiting_claim_says_the_same_and_stays_pending() -> None:
     assert status.shortfall is not None
     again = waiting_status(a_claim(status=status), Reason.NOT_ENOUGH_READY, "1 of 3", after(9))
     assert again.conditions[0].last_transition_time == NOW
+
+
+@pytest.mark.parametrize(
+    ("span", "kept"),
+    [("2h", timedelta(hours=2)), ("90d", None), ("", None), ("9999h", PRESERVE_MAX)],
+)
+def test_how_long_to_keep_what_fails_is_an_annotation(span: str, kept: timedelta | None) -> None:
+    body = a_vm_body(1)
+    body["metadata"]["annotations"] = {ANNOTATION_PRESERVE: span}
+    assert read_vm(body).preserve == kept
+    body = a_pool_body()
+    assert read_pool(body).preserve is None
+    body["metadata"]["annotations"] = {ANNOTATION_PRESERVE: span}
+    assert read_pool(body).preserve == kept
+
+
+def test_a_vm_that_is_kept_says_until_when() -> None:
+    body = a_vm_body(1, phase="Failed")
+    kept = read_vm(patched(body, preserve_vm(read_vm(body), after(60))))
+    assert (kept.retained, kept.keep_until) == (True, after(60))

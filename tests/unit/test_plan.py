@@ -27,9 +27,19 @@ from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.base import portion
 from warmpool.api.v1alpha1.pool import UpdateType
 from warmpool.api.v1alpha1.vm import Fault
-from warmpool.domain.actions import Action, Build, CreateVm, Discard, Fail, Release, Terminate
+from warmpool.domain.actions import (
+    Action,
+    Build,
+    CreateVm,
+    Discard,
+    Fail,
+    Preserve,
+    Release,
+    Terminate,
+)
 from warmpool.domain.cloud import ServerState
 from warmpool.domain.pools import (
+    PRESERVED_AT_MOST,
     Checked,
     Headroom,
     Hold,
@@ -377,3 +387,26 @@ def test_a_plan_lets_a_wait_end(facts: PoolFacts) -> None:
 
 def test_a_build_within_its_time_is_planned_for() -> None:
     assert plan(some_facts(building(), replicas=1)).wake_at == NOW + timedelta(minutes=15)
+
+
+def test_of_many_vms_that_fail_at_once_a_few_are_kept_and_all_are_given_up() -> None:
+    fault = Fault(reason=Reason.PROBE_FAILED, message="silent", time=NOW)
+    sick = [a_vm(n, Phase.FAILED, ready_at=NOW, fault=fault) for n in range(5)]
+    failed = Checked(NOW, failures=9)
+    views = [a_view(vm, a_server(n), checked=failed) for n, vm in enumerate(sick)]
+    found = some_facts(*views, replicas=5, health={"maxUnhealthy": "100%"})
+    kept_for = timedelta(hours=1)
+    actions = plan(replace(found, pool=replace(found.pool, preserve=kept_for))).actions
+    kept = [action for action in actions if isinstance(action, Preserve)]
+    assert [action.until for action in kept] == [NOW + kept_for] * PRESERVED_AT_MOST
+    assert sum(isinstance(action, Discard) for action in actions) == 2
+
+
+def test_a_vm_that_is_kept_goes_when_its_time_is_over() -> None:
+    kept = a_vm(1, Phase.FAILED, retained=True, keep_until=after(60))
+    early = plan(some_facts(a_view(kept, a_server(1)), replicas=0))
+    assert early.actions == ()
+    assert early.alarms == {kept.uid: after(60)}
+    late = replace(kept, keep_until=NOW)
+    found = plan(some_facts(a_view(late, a_server(1)), replicas=0))
+    assert found.actions == (Discard(late, Reason.PRESERVED),)

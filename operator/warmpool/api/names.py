@@ -11,6 +11,10 @@ GROUP: Final = "warmpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 
+ANNOTATION_PRESERVE: Final = f"{GROUP}/preserve"
+"""On a WarmVM, or on a WarmPool for all its VMs: if it fails, keep it for so long, to be looked
+at."""
+
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_CLAIM: Final = f"{GROUP}/claim"
 LABEL_CLAIM_UID: Final = f"{GROUP}/claim-uid"
@@ -167,6 +171,7 @@ class Reason(StrEnum):
     SERVER_BUSY = "ServerBusy"
     HOST_DOWN = "HostDown"
     UNHEALTHY = "Unhealthy"
+    PRESERVED = "Preserved"
     OUTDATED = "Outdated"
     TOO_OLD = "TooOld"
     RECYCLING = "Recycling"

@@ -1,6 +1,7 @@
 """What a pool can do: a closed union. Decided in `planning`, carried out in `reconcile`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from warmpool.api.names import Reason
 from warmpool.domain.cloud import Place, Server
@@ -133,6 +134,14 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Preserve:
+    """It has failed: take it out of the pool's account, and keep it for looking at."""
+
+    vm: Vm
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     """The WarmVM is being deleted: delete its server, or if Nova has none, let the WarmVM go."""
 
@@ -154,5 +163,6 @@ Action = (
     | Sicken
     | Recover
     | Check
+    | Preserve
     | Terminate
 )

@@ -4,7 +4,7 @@ They are frozen and share nothing with the watch's bodies, so a decision can kee
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from warmpool.api.names import ClaimPhase, Phase
 from warmpool.api.v1alpha1.claim import VMClaimSpec, VMClaimStatus
@@ -33,7 +33,7 @@ class Vm:
     claim: ClaimRef | None
     reclaim: ReclaimPolicy
     retained: bool
-    """Kept after its claim ended, outside the pool's account."""
+    """Kept after its claim ended, or since it has failed, outside the pool's account."""
     dirty: bool
     """Used by a claim that has ended: built anew before it is ready again."""
     deleting: bool
@@ -49,6 +49,10 @@ class Vm:
     ready_at: datetime | None
     fault: Fault | None
     """Why it failed, where it did."""
+    keep_until: datetime | None = None
+    """One that has failed is kept until then."""
+    preserve: timedelta | None = None
+    """If it fails, it is to be kept for so long. None: as its pool has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +87,5 @@ class Pool:
     status: WarmPoolStatus
     revision: str
     """Of its template."""
+    preserve: timedelta | None = None
+    """VMs of it that fail are to be kept for so long."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Final
 
 from warmpool.api.names import Phase, Reason
 from warmpool.domain.actions import Action
@@ -132,6 +133,10 @@ Mark = tuple[str, ...]
 """Something that a VM counts as: `("unclaimed",)`, `("zone", "az1")`, `("rack", "r1", "ready")`,
 `("at", "az1", "r1", "h1")`."""
 
+PRESERVED_AT_MOST: Final = 3
+"""VMs of a pool that have failed and are kept at a time: each holds quota, and a template that
+never works would fill the project with wrecks."""
+
 UNDER_WAY = (Phase.PENDING, Phase.BUILDING)
 
 
@@ -147,7 +152,7 @@ def counts_for_size(view: VmView) -> bool:
     have a VM built that nobody needs afterwards.
     """
     vm = view.vm
-    if vm.deleting or view.leaving or view.taken:
+    if vm.deleting or view.leaving or view.taken or vm.retained:
         return False
     return vm.phase in (*UNDER_WAY, Phase.READY) or is_sick(vm)
 
@@ -167,6 +172,8 @@ def marks(
     yield ("retained",) if vm.retained else ("server",)
     if vm.deleting:
         yield ("deleting",)
+    if vm.keep_until is not None:
+        yield ("preserved",)
     if vm.phase is Phase.FAILED:
         yield ("failed",)
     if view.taken and not vm.retained:

@@ -16,6 +16,7 @@ from warmpool.domain.actions import (
     Fail,
     InspectFault,
     MakeReady,
+    Preserve,
     Rebuild,
     Recover,
     Release,
@@ -65,6 +66,8 @@ class Rules:
     """Whether a server may be POSTed now (no hold, cloud listed, not paused)."""
     may_give_up: bool = True
     """Whether a VM may be deleted because it fails its checks."""
+    preserve: timedelta | None = None
+    """How long VMs that fail are kept, unless they say otherwise themselves."""
 
 
 def next_step(view: VmView, rules: Rules) -> Step:
@@ -77,7 +80,7 @@ def next_step(view: VmView, rules: Rules) -> Step:
     if vm.deleting:
         return Step(Terminate(vm)) if vm.finalized else WAIT
     if vm.retained or vm.claim is not None:
-        return _held(view)
+        return _held(view, rules.now)
     return _unclaimed(view, rules)
 
 
@@ -131,7 +134,8 @@ def _sick(view: VmView, rules: Rules) -> Step:
     if view.server_missing:
         return Step(ConfirmLost(vm))
     if rules.may_give_up and is_hopeless(view, health, rules.now):
-        return Step(Discard(vm, Reason.UNHEALTHY))
+        until = keep_until(vm, rules.preserve, rules.now)
+        return Step(Preserve(vm, until) if until else Discard(vm, Reason.UNHEALTHY))
     if server is None or view.checked is None:
         return WAIT
     found, asked = trouble(view), Reason.PROBE_FAILED
@@ -143,8 +147,21 @@ def _sick(view: VmView, rules: Rules) -> Step:
     return Step(Check(vm, server, found))
 
 
-def _held(view: VmView) -> Step:
-    """A VM that is kept for somebody: a claim's, or one that outlived its claim."""
+def keep_until(vm: Vm, preserve: timedelta | None, now: datetime) -> datetime | None:
+    """Until when a VM is kept that has failed now. None: it is not."""
+    span = vm.preserve if vm.preserve is not None else preserve
+    return now + span if span else None
+
+
+def _held(view: VmView, now: datetime) -> Step:
+    """A VM that is kept for somebody: a claim's, or one that outlived its claim, or failed."""
+    if view.vm.keep_until is not None:
+        over = view.vm.keep_until <= now
+        return (
+            Step(Discard(view.vm, Reason.PRESERVED))
+            if over
+            else _resting(view.vm.keep_until, None, now)
+        )
     if view.vm.retained:
         return _moved(view)
     return Step(Release(view.vm)) if view.claim_gone else _claimed(view)

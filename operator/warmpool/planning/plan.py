@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from warmpool.api.names import Reason
-from warmpool.domain.actions import Action, Build, CreateVm, Discard
+from warmpool.domain.actions import Action, Build, CreateVm, Discard, Preserve
 from warmpool.domain.ids import VmUid
-from warmpool.domain.pools import Plan, PoolFacts, VmView, counts_for_size
+from warmpool.domain.pools import PRESERVED_AT_MOST, Plan, PoolFacts, VmView, counts_for_size
 from warmpool.planning.filling import to_build
 from warmpool.planning.health import may_give_up
 from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
@@ -69,7 +69,14 @@ def _is_still(facts: PoolFacts) -> bool:
 
 def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
     pool, left = facts.pool, _room_for_builds(facts)
-    rules = Rules(pool.spec, facts.now, pool.revision, may_give_up=may_give_up(facts))
+    keepable = PRESERVED_AT_MOST - facts.tally["preserved",]
+    rules = Rules(
+        pool.spec,
+        facts.now,
+        pool.revision,
+        may_give_up=may_give_up(facts),
+        preserve=pool.preserve,
+    )
     no_builds = replace(rules, may_build=False)
     for view in facts.vms:
         if pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
@@ -79,6 +86,9 @@ def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
         if isinstance(step.action, Build):
             step = step if left > 0 else WAIT
             left -= 1
+        if isinstance(step.action, Preserve):
+            step = step if keepable > 0 else Step(Discard(view.vm, Reason.UNHEALTHY))
+            keepable -= 1
         yield view.vm.uid, step
 
 

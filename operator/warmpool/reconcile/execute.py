@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Final, Never
 
 from warmpool.api.names import (
@@ -51,6 +52,7 @@ from warmpool.reconcile.writing import (
     label_value,
     place_labels,
     pointer,
+    preserve_vm,
     put_status,
     recycle_vm,
     retain_vm,
@@ -90,10 +92,17 @@ class BuildFailed(Exception):
     """A server ended in ERROR or was never ready: the WarmVM is discarded, the pool counts it."""
 
     def __init__(
-        self, reason: Reason, message: str, kind: FaultClass = FaultClass.VM, *, console: str = ""
+        self,
+        reason: Reason,
+        message: str,
+        kind: FaultClass = FaultClass.VM,
+        *,
+        console: str = "",
+        server: ServerId | None = None,
     ) -> None:
-        """`console`: the last that the VM wrote there."""
+        """`console`: the last that the VM wrote there. `server`: what is there to look at."""
         super().__init__(message)
+        self.server = server
         self.reason = reason
         self.kind = kind
         self.console = console
@@ -322,7 +331,8 @@ class Executor:
         Raises:
             BuildFailed: always.
         """
-        raise BuildFailed(reason, message, console=await self._console(server, session))
+        console = await self._console(server, session)
+        raise BuildFailed(reason, message, console=console, server=server.id)
 
     async def _console(self, server: Server, session: CloudSession) -> str:
         """The end of a VM's console; empty if it cannot be had soon.
@@ -338,10 +348,19 @@ class Executor:
             log.info("the console of %s cannot be read: %s", server.name, error)
             return ""
 
-    async def fail(self, vm: Vm, error: BuildFailed) -> None:
-        """Say on the WarmVM why its build failed, then discard it."""
+    async def fail(self, vm: Vm, error: BuildFailed, keep_until: datetime | None = None) -> None:
+        """Say on the WarmVM why its build failed, then discard it, or keep it until then."""
         status = self._not_ready(vm, Phase.FAILED, (error.reason, str(error)), error.console)
-        await self.discard(await self._write_status(vm, status))
+        server = status.server_id or error.server or ""
+        vm = await self._write_status(vm, status.model_copy(update={"server_id": server}))
+        if keep_until is None:
+            await self.discard(vm)
+        else:
+            await self.preserve(vm, keep_until)
+
+    async def preserve(self, vm: Vm, until: datetime) -> None:
+        """Keep a VM that has failed, outside its pool's account."""
+        self._took_in(await self._cluster.patch(Kind.WARM_VM, vm.ref, preserve_vm(vm, until)))
 
     async def discard(self, vm: Vm) -> None:
         """Delete a WarmVM that is nobody's. It is kept from claims from the first moment on."""

@@ -27,6 +27,7 @@ from warmpool.domain.actions import (
     Fail,
     InspectFault,
     MakeReady,
+    Preserve,
     Rebuild,
     Recover,
     Release,
@@ -52,11 +53,12 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.domain.pools import Mending, PoolFacts, VmView, is_sick
+from warmpool.domain.pools import PRESERVED_AT_MOST, Mending, PoolFacts, VmView, is_sick
 from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
 from warmpool.planning.filling import wall
+from warmpool.planning.lifecycle import keep_until
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import excess
 from warmpool.planning.turnover import wants_all
@@ -345,7 +347,7 @@ class PoolWorker:
                 return
             self._start_build(action, pool, session, tasks)
             return
-        if session is None and not isinstance(action, Discard | Release | Sicken):
+        if session is None and not isinstance(action, Discard | Release | Sicken | Preserve):
             return
         if isinstance(action, Discard) and (
             memory.no_deletes_until is not None or not self._store.withhold(action.vm.uid)
@@ -407,8 +409,8 @@ class PoolWorker:
             case Release(vm=vm):
                 self._memory.recycling.add(vm.uid)
                 await do.release(vm)
-            case Sicken(vm=vm, reason=reason, message=message):
-                await do.sicken(vm, reason, message)
+            case Sicken() | Preserve():
+                await self._write_down(action)
             case CreateVm():
                 pass  # has a path of its own
             case _ if session is None:
@@ -423,6 +425,16 @@ class PoolWorker:
                 await self._look_after(action, session)
             case _:
                 assert_never(action)
+
+    async def _write_down(self, action: Sicken | Preserve) -> None:
+        """Say of a VM that it does not work, or that it is kept although it does not."""
+        match action:
+            case Sicken(vm=vm, reason=reason, message=message):
+                await self._executor.sicken(vm, reason, message)
+            case Preserve(vm=vm, until=until):
+                await self._executor.preserve(vm, until)
+                note = f"VM {vm.ref.name} has failed and is kept until {until:%F %T} UTC"
+                self._tell(Reason.PRESERVED, note)
 
     async def _bring_up(
         self,
@@ -564,7 +576,15 @@ class PoolWorker:
         else:
             self._setbacks.failed(failure.reason, str(failure))
         with contextlib.suppress(ClusterError):
-            await self._executor.fail(vm, failure)
+            await self._executor.fail(vm, failure, self._keep_until(vm, failure))
+
+    def _keep_until(self, vm: Vm, failure: BuildFailed) -> datetime | None:
+        """Until when a failed build is kept that has a server to look at."""
+        pool = self._store.pool(self._ref)
+        kept = sum(other.keep_until is not None for other in self._store.vms_of(self._ref))
+        if pool is None or failure.server is None or kept >= PRESERVED_AT_MOST:
+            return None
+        return keep_until(vm, pool.preserve, self._clock.now())
 
     def _no_room(self, vm: Vm, reason: Reason, message: str) -> None:
         """What was refused for want of room: on one hypervisor, or anywhere that Nova looked."""

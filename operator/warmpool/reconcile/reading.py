@@ -1,15 +1,20 @@
 """Objects of the API server, as JSON, read into our facts."""
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from warmpool.api.names import POOL_FINALIZER, VM_FINALIZER
+from warmpool.api.names import ANNOTATION_PRESERVE, POOL_FINALIZER, VM_FINALIZER
 from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
+from warmpool.api.v1alpha1.base import seconds
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
 from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body
+
+PRESERVE_MAX: Final = timedelta(days=14)
+"""What is forgotten is gone after that."""
 
 PROVIDER_SCHEME: Final = "openstack:///"
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -27,6 +32,14 @@ def server_of(vm: WarmVM) -> tuple[str, ServerId | None]:
         region, _, server = vm.spec.provider_id.removeprefix(PROVIDER_SCHEME).rpartition("/")
         return region, ServerId(server)
     return "", ServerId(vm.status.server_id) if vm.status.server_id else None
+
+
+def read_preserve(annotations: Mapping[str, str]) -> timedelta | None:
+    """How long a VM is to be kept that fails. What is no duration says nothing."""
+    try:
+        return min(seconds(annotations.get(ANNOTATION_PRESERVE, "")), PRESERVE_MAX)
+    except ValueError:
+        return None
 
 
 def read_vm(body: Body) -> Vm:
@@ -51,6 +64,8 @@ def read_vm(body: Body) -> Vm:
         claim=vm.spec.claim_ref,
         reclaim=vm.spec.reclaim_policy,
         retained=vm.spec.retained,
+        keep_until=vm.spec.keep_until,
+        preserve=read_preserve(meta.annotations),
         dirty=vm.spec.dirty,
         deleting=meta.deletion_timestamp is not None,
         finalized=VM_FINALIZER in meta.finalizers,
@@ -103,4 +118,5 @@ def read_pool(body: Body) -> Pool:
         spec=pool.spec,
         status=pool.status,
         revision=revision_of(pool.spec.template),
+        preserve=read_preserve(meta.annotations),
     )

@@ -345,6 +345,7 @@ class Store:
         return (
             vm.phase is Phase.READY
             and vm.claim is None
+            and not vm.retained
             and not vm.deleting
             and vm.uid not in self._committed
             and vm.uid not in self._withheld

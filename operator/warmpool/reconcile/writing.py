@@ -101,12 +101,18 @@ def bind_vm(vm: Vm, claim: ClaimRef) -> list[PatchOp]:
 
 
 def retain_vm(vm: Vm) -> list[PatchOp]:
-    """The patch that takes a VM whose claim has ended out of its pool's account."""
+    """The patch that takes a VM out of its pool's account and keeps it."""
     return [
         same_uid(vm.uid),
         same_version(vm.version),
         {"op": "add", "path": "/spec/retained", "value": True},
     ]
+
+
+def preserve_vm(vm: Vm, until: datetime) -> list[PatchOp]:
+    """The patch that takes a VM that has failed out of its pool's account for a while."""
+    value = until.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    return [*retain_vm(vm), {"op": "add", "path": "/spec/keepUntil", "value": value}]
 
 
 def recycle_vm(vm: Vm) -> list[PatchOp]:

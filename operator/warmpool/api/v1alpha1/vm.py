@@ -50,7 +50,10 @@ class WarmVMSpec(Model):
     """What becomes of it when its claim ends: the pool's policy when it was created. May be
     changed for this VM alone."""
     retained: bool = False
-    """Its claim has ended and it is kept, outside the pool's account. Delete it to be rid of it."""
+    """It is kept, outside the pool's account, since its claim has ended or it has failed. Delete it
+    to be rid of it."""
+    keep_until: Time | None = None
+    """When a VM is deleted that has failed and is kept for looking at."""
     dirty: bool = False
     """A claim has used it: it is built anew before it is ready again."""
 
