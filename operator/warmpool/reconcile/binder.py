@@ -121,9 +121,6 @@ class Binder:
         self._clock = clock
         self._woken = asyncio.Event()
         self._publishing = 0
-        self._quiet = asyncio.Event()
-        """Nothing is being published: settling may go on."""
-        self._quiet.set()
         self._burst_at = float("-inf")
         self._commit_took = 0.0
         self._slots = asyncio.Semaphore(PUBLISH_AT_ONCE)
@@ -172,14 +169,11 @@ class Binder:
         self._publishing += 1
         if self._publishing >= BURST:
             self._burst_at = self._clock.monotonic()
-        self._quiet.clear()
         task = tasks.create_task(work)
         task.add_done_callback(self._published_one)
 
     def _published_one(self, _task: "asyncio.Task[None]") -> None:
         self._publishing -= 1
-        if not self._publishing:
-            self._quiet.set()
 
     async def _wait(self) -> None:
         """Until something changed, a waiting claim is over, or settled entries have lain long."""
@@ -366,20 +360,13 @@ class Binder:
         self._finished(entry)
 
     async def _lull(self, latest: float) -> bool:
-        """Whether no claim waits for its status, nor is likely to in a moment.
+        """Whether no claim waits for its status now. A burst is waited for, until `latest`.
 
-        Waits for that, but not after `latest`.
+        Beside claims that come one by one it is not: they would be waited for all the time, and
+        each of them would write a ledger with all that is not settled.
         """
-        while (now := self._clock.monotonic()) < latest:
-            calm_at = self._burst_at + CALM
-            if now < calm_at:
-                await asyncio.sleep(min(calm_at, latest) - now)
-            elif not self._publishing:
-                return True
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(latest - now):
-                        await self._quiet.wait()
+        while (now := self._clock.monotonic()) < latest and now < self._burst_at + CALM:  # noqa: ASYNC110 - it waits for the clock
+            await asyncio.sleep(min(self._burst_at + CALM, latest) - now)
         return now >= self._burst_at + CALM and not self._publishing
 
     async def _settle_vm(self, entry: LedgerEntry, vm: LedgerVM) -> None:
