@@ -7,7 +7,8 @@ import pytest
 
 from lab import Lab
 from warmpool.api.names import Kind
-from warmpool.sim.faults import ApiFault, SpawnFault
+from warmpool.reconcile.absence import SURE_AFTER
+from warmpool.sim.faults import ApiFault, ListFault, SpawnFault
 
 pytestmark = pytest.mark.looptime
 
@@ -87,3 +88,39 @@ async def test_a_pool_that_is_going_goes_on_going_under_the_next_leader() -> Non
         await lab.until(lambda: not lab.cluster.peek(Kind.WARM_POOL))
         assert not lab.servers()
         assert lab.posts() == 5
+
+
+async def test_a_vm_is_not_let_go_because_a_listing_lacks_its_server_for_a_while() -> None:
+    """Its server was left behind once, and for a minute the pool had one more than `maxSize`.
+
+    Only its former leader had known its id, and one search that found nothing was believed.
+    """
+    async with Lab() as lab:
+        pool = lab.pool(replicas=2, maxSize=2)
+        await lab.until(lambda: len(lab.servers()) == 2)
+        tell_the_truth = lab.arm(ListFault(effect="empty"))
+        await lab.restart()
+        await lab.change(pool, replicas=0)
+        await asyncio.sleep(6)
+        tell_the_truth()
+        await lab.change(pool, replicas=2)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        assert lab.most == 2
+
+
+async def test_a_vm_that_never_had_a_server_goes_once_that_is_certain() -> None:
+    async with Lab() as lab:
+        lab.arm(ApiFault(effect="status", status=503, method="POST"))
+        pool = lab.pool(replicas=2)
+        await lab.until(lambda: len(dict(lab.vms())) == 2)
+        await lab.change(pool, replicas=0)
+        await lab.until(lambda: not dict(lab.vms()), within=30)
+        assert not lab.servers()
+
+
+async def test_a_build_that_is_called_off_goes_as_soon_as_its_server_does() -> None:
+    async with Lab() as lab:
+        pool = lab.pool(replicas=2)
+        await lab.until(lambda: len(lab.servers()) == 2)
+        await lab.change(pool, replicas=0)
+        assert await lab.until(lambda: not dict(lab.vms())) < SURE_AFTER / 2

@@ -42,6 +42,7 @@ from warmpool.planning.condition import condition
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster, PatchOp
 from warmpool.ports.probe import Prober
+from warmpool.reconcile.absence import Absences
 from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.console import ending
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
@@ -135,6 +136,7 @@ class Executor:
         self._clock = clock
         self._rng = rng
         self._consoles = asyncio.Semaphore(CONSOLES_AT_ONCE)
+        self._absences = Absences(clock)
 
     # -- building -----------------------------------------------------------------------------
 
@@ -495,21 +497,32 @@ class Executor:
             self._recorder.goes(vm)
             ops = [same_uid(vm.uid), {"op": "add", "path": "/status/phase", "value": _GOING}]
             self._took_in(await self._cluster.patch(Kind.WARM_VM, vm.ref, ops, status=True))
-        servers = await self._servers_of(vm, session)
+        known = self._known(vm, session)
+        servers = await self._servers_of(vm, known, session)
         if not servers:
+            if not self._absences.is_sure(vm.uid, asked=bool(known)):
+                return False
             session.gone(vm.uid)
             await self._let_go(vm)
             return True
+        self._absences.found(vm.uid, servers)
         for server in servers:
             await session.cloud.delete(server)
         session.kick()
         return False
 
-    async def _servers_of(self, vm: Vm, session: CloudSession) -> set[ServerId]:
+    def _known(self, vm: Vm, session: CloudSession) -> set[ServerId]:
+        """Ids that its servers have or had."""
+        seen = session.server(vm.uid)
+        ids = {vm.server, session.accepted(vm.uid), seen.id if seen is not None else None}
+        return {server for server in ids if server is not None} | self._absences.met(vm.uid)
+
+    async def _servers_of(
+        self, vm: Vm, known: set[ServerId], session: CloudSession
+    ) -> set[ServerId]:
         found = {server.id for server in await session.cloud.find(vm.uid)}
-        known = session.server(vm.uid)
-        for server in {vm.server, known.id if known is not None else None} - found - {None}:
-            if server is not None and await session.cloud.get(server) is not None:
+        for server in known - found:
+            if await session.cloud.get(server) is not None:
                 found.add(server)
         return found
 

@@ -1,0 +1,42 @@
+"""Whether Nova certainly has no server of a WarmVM, so that the WarmVM may go.
+
+A server whose id is known is asked for by it, and a 404 is the truth. The server of a build that
+a former leader began is known by its tag alone, and a search by tag is a listing: those may lie
+for a while. So one that finds nothing is believed once another finds nothing either, some time
+later; that also leaves a POST that is still on its way the time to arrive.
+"""
+
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from warmpool.domain.ids import ServerId, VmUid
+from warmpool.ports.clock import Clock
+
+SURE_AFTER: Final = 10.0
+"""Seconds between the first search that found nothing and the one that is believed."""
+
+
+class Absences:
+    """What was found of the servers of WarmVMs that are going."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[VmUid, float] = {}
+        self._met: dict[VmUid, set[ServerId]] = {}
+
+    def met(self, owner: VmUid) -> AbstractSet[ServerId]:
+        """Ids of servers that it had: by these one can ask."""
+        return self._met.get(owner, set())
+
+    def found(self, owner: VmUid, servers: AbstractSet[ServerId]) -> None:
+        """It has these."""
+        self._met.setdefault(owner, set()).update(servers)
+
+    def is_sure(self, owner: VmUid, *, asked: bool) -> bool:
+        """Nothing was found: whether that is believed. `asked`: by an id that it has or had."""
+        now = self._clock.monotonic()
+        if not asked and now - self._since.setdefault(owner, now) < SURE_AFTER:
+            return False
+        self._since.pop(owner, None)
+        self._met.pop(owner, None)
+        return True
