@@ -239,7 +239,7 @@ def judge(stage: Stage) -> Judgement:
     faults = [*verdict.faults, *finding.faults, *sizes.faults]
     faults += forgotten(events)
     faults += untouched(journal, stage.installation())
-    faults += crowded(servers, stage.largest(), late)
+    faults += crowded(servers, stage.largest())
     figures = verdict.figures + finding.figures + sizes.figures
     figures |= Counter({"servers": len(servers), "servers beside another": doubles(servers)})
     return Judgement(faults, figures, verdict)

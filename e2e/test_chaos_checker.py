@@ -238,15 +238,16 @@ def test_whatever_is_done_to_a_server_without_our_mark_is_found() -> None:
 
 def test_more_vms_with_servers_than_the_pool_may_have_are_found() -> None:
     journal = [entry("posted", s, n) for n, s in enumerate("abc")]
-    assert len(list(crowded(servers_of(journal, set("abc")), {"data": 2}, set()))) == 1
-    assert list(crowded(servers_of(journal, set("abc")), {"data": 2}, {"data-b"})) == []
+    [fault] = crowded(servers_of(journal, set("abc")), {"data": 2})
+    assert "3 VMs of data" in fault
+    assert "data-c was one too many" in fault
     soon = [*journal, entry("gone", "a", 1.5)]
-    assert list(crowded(servers_of(soon, set("bc")), {"data": 2}, set())) == []
+    assert list(crowded(servers_of(soon, set("bc")), {"data": 2})) == []
 
 
 def test_two_servers_of_one_warmvm_count_once_for_the_pools_size() -> None:
     journal = [entry("posted", "a", 1), entry("posted", "b", 2, owner="a"), entry("posted", "c", 3)]
-    assert list(crowded(servers_of(journal, set("abc")), {"data": 2}, set())) == []
+    assert list(crowded(servers_of(journal, set("abc")), {"data": 2})) == []
 
 
 def sized(*events: Event, late: frozenset[str] = frozenset()) -> list[str]:

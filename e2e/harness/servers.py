@@ -4,7 +4,8 @@
   deleted: here that is looked at in the end, once the sweeper had its time.
 - I5: whoever adds a WarmVM to a pool does not exceed what the pool may have, counted at the very
   revision at which it was added. What a replica that leads no more has added late counts for
-  nobody: no plan can have known of it.
+  nobody there: no plan can have known of it. A server that it is given counts all the same: there
+  are never more VMs with servers than the pool may have.
 - I6: nothing was asked for a server without our mark.
 """
 
@@ -13,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from harness.history import Event, moment
@@ -112,29 +114,30 @@ def doubles(servers: Iterable[Server]) -> int:
     )
 
 
-def crowded(
-    servers: Sequence[Server], largest: Mapping[str, int], late: AbstractSet[str]
-) -> Iterator[str]:
+def crowded(servers: Sequence[Server], largest: Mapping[str, int]) -> Iterator[str]:
     """I5: moments at which more of a pool's VMs had servers than it may have. `largest`: by pool.
 
-    `late`: names of WarmVMs that count for nobody.
+    A WarmVM that is gone counts as long as its server is there.
     """
     ends: dict[str, list[float]] = defaultdict(list)
     seen: dict[str, tuple[float, float]] = {}
     for server in servers:
         begin, end = seen.get(server.owner, (server.posted, server.gone))
         seen[server.owner] = (min(begin, server.posted), max(end, server.gone))
-    named = {server.owner: server.name for server in servers if server.name not in late}
+    named = {server.owner: server.name for server in servers}
     for owner, (begin, end) in sorted(seen.items(), key=lambda item: item[1]):
-        name = named.get(owner)
-        pool = name.rpartition("-")[0] if name is not None else ""
+        pool = named[owner].rpartition("-")[0]
         if pool not in largest:
             continue
         living = ends[pool]
         insort(living, end)
         there = len(living) - bisect_right(living, begin)
         if there > largest[pool]:
-            yield f"I5: {there} VMs of {pool} had servers, and it may have {largest[pool]}"
+            when = datetime.fromtimestamp(begin, UTC)
+            yield (
+                f"I5: {there} VMs of {pool} had servers, and it may have {largest[pool]}:"
+                f" {named[owner]} was one too many at {when:%H:%M:%S.%f}"
+            )
 
 
 @dataclass(slots=True)

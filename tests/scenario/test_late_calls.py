@@ -145,6 +145,31 @@ async def test_a_post_that_arrives_when_its_vm_is_gone_leaves_no_server() -> Non
         await lab.until(lambda: not lab.servers(), within=SWEPT)
 
 
+def another(vm: Mapping[str, Any]) -> dict[str, Any]:
+    """A WarmVM as it is created, beside one that there is."""
+    meta = vm["metadata"]
+    kept = {key: meta[key] for key in ("namespace", "labels", "finalizers")}
+    known = ("poolRef", "revision", "reclaimPolicy")
+    spec = {key: value for key, value in vm["spec"].items() if key in known}
+    return {"metadata": kept | {"name": f"{meta['name']}-late"}, "spec": spec}
+
+
+async def test_vms_whose_creation_arrives_late_get_no_server_beyond_the_pools_size() -> None:
+    """The next leader had filled the pool by then, and built those besides."""
+    async with WiredLab() as lab:
+        pool = lab.pool(replicas=2, maxSize=4)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        claims = [lab.claim(f"claim-{n}", onUnsatisfied="Wait", timeout="1h") for n in range(3)]
+        await lab.until(lambda: all(map(lab.bound, claims)) and lab.is_even(pool, 1))
+        for _, vm in list(lab.vms())[:2]:
+            lab.cluster.put(Kind.WARM_VM, another(vm))
+        await lab.until(lambda: lab.is_even(pool, 1))
+        assert lab.most == 4
+        lab.delete(Kind.VM_CLAIM, claims[0])
+        await lab.until(lambda: lab.is_even(pool, 2))
+        assert lab.most == 4
+
+
 async def test_a_delete_that_arrives_late_finds_its_server_gone() -> None:
     async with WiredLab() as lab:
         pool = lab.pool(replicas=4)

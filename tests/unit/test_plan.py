@@ -50,6 +50,7 @@ from warmpool.domain.pools import (
     Survey,
     VmView,
 )
+from warmpool.planning.oversize import is_bare
 from warmpool.planning.plan import plan
 from warmpool.planning.sizing import counts_for_size, servers, unclaimed, under_way
 
@@ -306,6 +307,15 @@ def test_a_plan_starts_no_more_than_target_size_concurrency_and_pace_allow(
 
 @SOME
 @given(any_facts())
+def test_a_plan_asks_for_no_server_beyond_the_pools_size(facts: PoolFacts) -> None:
+    posts = sum(isinstance(a, Build) for a in plan(facts).actions)
+    most = facts.pool.spec.max_size
+    if posts and most is not None:
+        assert servers(facts) - sum(map(is_bare, facts.vms)) + posts <= most
+
+
+@SOME
+@given(any_facts())
 def test_a_plan_applied_to_its_own_facts_plans_nothing_more(facts: PoolFacts) -> None:
     assert plan(applied(facts)).actions == ()
 
@@ -364,12 +374,14 @@ def test_no_more_ready_vms_go_for_newer_ones_than_may_be_missing(facts: PoolFact
 
 @SOME
 @given(any_facts())
-def test_a_pool_is_never_shrunk_below_its_target(facts: PoolFacts) -> None:
-    actions = plan(facts).actions
+def test_a_pool_is_never_shrunk_below_its_target_nor_its_size(facts: PoolFacts) -> None:
+    actions, most = plan(facts).actions, facts.pool.spec.max_size
     shrunk = {a.vm.uid for a in actions if isinstance(a, Discard) and a.reason is Reason.SHRINKING}
     if shrunk:
-        left = [v for v in facts.vms if counts_for_size(v) and v.vm.uid not in shrunk]
-        assert len(left) + sum(facts.creating.values()) >= facts.target
+        there = [v for v in facts.vms if counts_for_size(v) and v.vm.uid not in shrunk]
+        left = len(there) + sum(facts.creating.values())
+        is_full = most is not None and left + facts.tally["claimed",] >= most
+        assert left >= facts.target or is_full
 
 
 @SOME

@@ -3,17 +3,30 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import NOW, a_place, a_pool, a_view, a_vm, building, claimed, ready, some_facts
+from builders import (
+    NOW,
+    a_place,
+    a_pool,
+    a_view,
+    a_vm,
+    after,
+    building,
+    claimed,
+    ready,
+    some_facts,
+)
 from warmpool.api.names import Phase, Reason
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import Hold, PoolFacts
+from warmpool.domain.pools import Hold, PoolFacts, VmView
 from warmpool.planning.filling import to_build
+from warmpool.planning.oversize import oversized, room
 from warmpool.planning.sizing import most_crowded, surplus, to_create, unclaimed
 
 
@@ -134,6 +147,30 @@ def test_a_vm_whose_discarding_is_under_way_is_not_given_up_a_second_time_in_ano
     """The delete call takes its time; a pass meanwhile must not take the next VM instead."""
     facts = some_facts(ready(1, busy=True, leaving=True), ready(2), replicas=1)
     assert surplus(facts) == []
+
+
+def bare(number: int, **fields: Any) -> VmView:
+    """A VM that has no server yet."""
+    return a_view(a_vm(number, Phase.PENDING, created=after(number)), **fields)
+
+
+def test_of_more_vms_than_max_size_the_youngest_without_a_server_go() -> None:
+    vms = [claimed(1), claimed(2), ready(3), building(4), bare(5), bare(6), bare(7, busy=True)]
+    facts = some_facts(*vms, replicas=5, max_size=5)
+    assert [vm.uid for vm in oversized(facts)] == ["vm-6", "vm-5"]
+
+
+@pytest.mark.parametrize("most", [None, 3])
+def test_no_more_vms_than_max_size_are_none_too_many(most: int | None) -> None:
+    facts = some_facts(claimed(1), ready(2), bare(3), replicas=2, max_size=most)
+    assert oversized(facts) == []
+    assert room(facts) is None
+
+
+def test_servers_that_are_going_leave_no_room_for_those_of_builds_yet() -> None:
+    facts = some_facts(a_view(leaving(1)), ready(2), bare(3), bare(4), replicas=3, max_size=3)
+    assert oversized(facts) == []
+    assert room(facts) == 1
 
 
 def test_ready_vms_go_from_the_fullest_rack_and_in_it_from_the_fullest_hypervisor() -> None:

@@ -12,6 +12,7 @@ from warmpool.planning.filling import to_build
 from warmpool.planning.health import may_give_up
 from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
 from warmpool.planning.mending import mend
+from warmpool.planning.oversize import oversized, room
 from warmpool.planning.sizing import surplus
 from warmpool.planning.turnover import turnover
 
@@ -42,8 +43,10 @@ def _leaving(facts: PoolFacts, stepping: list[Action]) -> tuple[list[Discard], P
         return [], left
     too_many = [Discard(vm, Reason.SHRINKING) for vm in surplus(left) if vm.uid not in in_hand]
     left = _without(left, too_many)
+    beyond = [Discard(vm, Reason.SHRINKING) for vm in oversized(left)]
+    left = _without(left, beyond)
     newer = turnover(left, in_hand)
-    return too_many + newer, _without(left, newer)
+    return too_many + beyond + newer, _without(left, newer)
 
 
 def _without(facts: PoolFacts, discards: list[Discard]) -> PoolFacts:
@@ -93,11 +96,11 @@ def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
 
 
 def _room_for_builds(facts: PoolFacts) -> float:
-    """How many servers may be POSTed, as far as the quota is known."""
+    """How many servers may be POSTed, as far as the quota is known, and within `maxSize`."""
     if not facts.survey.done:
         return 0
-    left = facts.survey.headroom.left
-    return float("inf") if left is None else left
+    bounds = (facts.survey.headroom.left, room(facts))
+    return min((left for left in bounds if left is not None), default=float("inf"))
 
 
 def _may_build(facts: PoolFacts, view: VmView) -> bool:
