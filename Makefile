@@ -69,6 +69,14 @@ chaos-kill: $(READY) ## kill -9 of the leader, 20 times, at random moments while
 chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/testing.md
 	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
+.PHONY: chaos-brief
+chaos-brief: $(READY) # a part of `test`, apart from e2e: it would hold up the journeys, which share a machine
+	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 1.5
+
+.PHONY: chaos-mutations
+chaos-mutations: $(READY) ## the chaos run must fail once a piece of the operator is taken away
+	@$(BIN)/python e2e/mutations.py
+
 storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
 	@$(BIN)/pytest -q -s e2e/test_claims_storm.py
 

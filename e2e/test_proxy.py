@@ -101,6 +101,18 @@ def test_the_deaf_are_heard_and_hear_nothing(echo: tuple[str, list[bytes]]) -> N
             client.recv(100)
 
 
+def test_the_dumb_are_heard_when_it_is_over(echo: tuple[str, list[bytes]]) -> None:
+    url, heard = echo
+    with Proxy(url) as proxy, connected(proxy) as client:
+        assert echoes(client, b"one")
+        proxy.turn(Mode.DUMB)
+        client.sendall(b"two")
+        assert is_silent(client)
+        assert heard == [b"one"]
+        proxy.heal()
+        assert client.recv(100) == b"two"
+
+
 def test_who_is_refused_is_refused_until_it_is_over(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, connected(proxy) as client:
         assert echoes(client, b"one")

@@ -12,7 +12,8 @@ must leave I1 to I6 as they are, which are looked at in every revision, with no 
 written it. So a late write is a fault if
 
 - it is one of the ledger, was carried out, and another replica had taken the ledger over; or
-- nothing befell the replica, its network or the API server that could have delayed it.
+- nothing befell the replica, its network or the API server that could have delayed it. What
+  the API server has received in time, it alone has delayed.
 """
 
 from bisect import bisect_right
@@ -114,6 +115,8 @@ class Court:
         finding.figures["late: carried out" if write.carried_out else "late: refused"] += 1
         if write.carried_out:
             finding.late.append(write)
+        if write.received <= until + SLACK:
+            return  # only the API server took its time
         if until == 0.0 or not self.excuse(replica, until, write.done):
             finding.faults.append(
                 f"I7: {replica} asked at {write.received:.3f} for {write}. It could believe to lead"

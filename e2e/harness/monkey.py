@@ -24,6 +24,9 @@ EVERY: Final = 2.5
 LEADER: Final = 0.65
 """How often a deed is for the one that leads."""
 
+SENDING: Final = 1.0
+"""Seconds that one goes on while what it sends is held, before it stands still."""
+
 MODES: Final = {
     "hold": Mode.HANG,
     "deaf": Mode.DEAF,
@@ -47,6 +50,8 @@ DEEDS: Final[Mapping[str, tuple[int, tuple[float, float]]]] = {
     "swallow": (2, (1.0, 7.0)),
     "refuse": (2, (1.0, 6.0)),
     "lag": (4, (2.0, 8.0)),
+    "blind": (3, (6.0, 9.0)),
+    "freeze": (3, (5.5, 9.0)),
     "slow": (2, (2.0, 6.0)),
     "api-restart": (1, (0.0, 0.0)),
     "api-kill": (1, (0.0, 1.0)),
@@ -171,6 +176,11 @@ class Monkey:
                 await self._stop(replica, deed.seconds)
             case "break":
                 replica.proxy.cut()
+            case "blind":
+                await self._blind(replica, deed.seconds)
+                return ""
+            case "freeze":
+                await self._freeze(replica, deed.seconds)
             case "hold-and-kill":
                 with spell(replica, Mode.HANG):
                     await asyncio.sleep(deed.seconds / 2)
@@ -181,6 +191,28 @@ class Monkey:
                 with spell(replica, MODES[deed.what]):
                     await asyncio.sleep(deed.seconds)
         return f"{replica.name}-"
+
+    async def _blind(self, replica: Replica, seconds: float) -> None:
+        """It goes while the watches of the others stand still: who follows missed its last."""
+        others = [other for other in self.crew.replicas if other is not replica]
+        with contextlib.ExitStack() as spells:
+            for other in others:
+                spells.enter_context(spell(other, Mode.LAG))
+            await asyncio.sleep(seconds / 3)
+            await self.crew.terminate(replica)
+            await asyncio.sleep(seconds * 2 / 3)
+        await self.crew.start(replica)
+
+    async def _freeze(self, replica: Replica, seconds: float) -> None:
+        """It stands still, with what it has sent, and that arrives when another leads.
+
+        As when its machine is moved: no connection is closed, so the API server carries it out.
+        """
+        with spell(replica, Mode.DUMB):
+            await asyncio.sleep(SENDING)
+            stopped = asyncio.ensure_future(self._stop(replica, seconds))
+            await asyncio.sleep(seconds - 1)
+        await stopped
 
     async def _stop(self, replica: Replica, seconds: float) -> None:
         process = replica.process

@@ -40,6 +40,8 @@ class Mode(Enum):
     held arrives later, though who sent it may be dead by then."""
     DEAF = auto()
     """What clients send arrives, and the answers do not come back."""
+    DUMB = auto()
+    """What the server says arrives, and what clients send is held until it is over."""
     REFUSE = auto()
     """Connections are reset, the old ones and the new."""
     SWALLOW = auto()
@@ -49,6 +51,10 @@ class Mode(Enum):
     ones for what they ask, only their watches stand still."""
     SLOW = auto()
     """All arrives, late."""
+
+
+HELD: Final = {Mode.HANG: (True, False), Mode.DEAF: (False,), Mode.DUMB: (True,)}
+"""Which bytes stand still: those to the server (True), those back."""
 
 
 class Proxy:
@@ -152,7 +158,7 @@ class Proxy:
 
     def _enter(self, mode: Mode) -> None:
         self._mode = mode
-        held = {Mode.HANG: (True, False), Mode.DEAF: (False,)}.get(mode, ())
+        held = HELD.get(mode, ())
         for to_server, event in self._passing.items():
             if to_server in held:
                 event.clear()
