@@ -1,12 +1,15 @@
 """Everything that can be set, read from the environment once. Nobody else reads `os.environ`."""
 
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from warmpool.reconcile.election import LONGEST
+
+LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+"""A part of the name of an object, between dots."""
 
 
 class Settings(BaseSettings):
@@ -32,9 +35,7 @@ class Settings(BaseSettings):
     namespace: str = Field(default="warmpool-system", min_length=1, max_length=63)
     """The operator's own namespace: Lease and ledger live here."""
 
-    identity: str | None = Field(
-        default=None, max_length=200, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-    )
+    identity: str | None = Field(default=None, max_length=200, pattern=rf"^{LABEL}(\.{LABEL})*$")
     """Name of this replica, unique among them: lower case letters, digits, dashes and dots. Unset:
     host name, process id and a random part."""
 
