@@ -25,7 +25,7 @@ from builders import (
 )
 from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.base import portion
-from warmpool.api.v1alpha1.pool import UpdateType
+from warmpool.api.v1alpha1.pool import ScaleDown, UpdateType
 from warmpool.api.v1alpha1.vm import Fault
 from warmpool.domain.actions import (
     Action,
@@ -203,6 +203,7 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
         },
         health={"maxUnhealthy": draw(st.sampled_from([0, "20%", "100%"]))},
         spread=draw(st.sampled_from([[], [], *SPREADS])),
+        scale_down=draw(st.sampled_from(ScaleDown)),
     )
     return some_facts(
         *[draw(some_view(n)) for n in range(number)],

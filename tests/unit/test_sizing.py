@@ -22,6 +22,7 @@ from builders import (
     some_facts,
 )
 from warmpool.api.names import Phase, Reason
+from warmpool.api.v1alpha1.pool import ScaleDown
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Vm
 from warmpool.domain.pools import Hold, PoolFacts, VmView
@@ -192,6 +193,37 @@ def test_of_vms_that_are_alike_the_oldest_goes() -> None:
 
 def test_no_more_vms_are_picked_than_there_are() -> None:
     assert [vm.uid for vm in most_crowded([a_vm(1)], 5)] == ["vm-1"]
+
+
+def aged(number: int, hours: int, rack: str) -> VmView:
+    """A ready VM that came to be some hours after noon."""
+    place = a_place(number, rack=rack)
+    return a_view(a_vm(number, place=place, ready_at=NOW.replace(hour=12 + hours)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "gone"),
+    [("MostCrowdedDomain", "vm-2"), ("Oldest", "vm-1"), ("Newest", "vm-4")],
+)
+def test_who_goes_first_is_a_matter_of_policy(policy: str, gone: str) -> None:
+    vms = [aged(1, 0, "r1"), aged(2, 1, "r2"), aged(3, 2, "r2"), aged(4, 3, "r3")]
+    facts = some_facts(*vms, replicas=3, scale_down=policy)
+    assert [vm.uid for vm in surplus(facts)] == [gone]
+
+
+@pytest.mark.parametrize(("policy", "gone"), [("Oldest", "vm-2"), ("Newest", "vm-3")])
+def test_age_decides_only_among_those_that_leave_the_rest_spread(policy: str, gone: str) -> None:
+    """By age alone the first or the last would go, and leave all the others in one rack."""
+    vms = [aged(1, 0, "r1"), aged(2, 1, "r2"), aged(3, 2, "r2"), aged(4, 3, "r3")]
+    rule = {"domain": "rack", "maxSkew": 1, "minDomains": 3}
+    facts = some_facts(*vms, replicas=3, scale_down=policy, spread=[rule])
+    assert [vm.uid for vm in surplus(facts)] == [gone]
+
+
+@pytest.mark.parametrize("policy", list(ScaleDown))
+def test_a_build_goes_before_a_ready_vm_whatever_the_policy(policy: str) -> None:
+    facts = some_facts(ready(1), building(2), replicas=1, scale_down=policy)
+    assert [vm.uid for vm in surplus(facts)] == ["vm-2"]
 
 
 @settings(max_examples=settings().max_examples // 10)

@@ -1,11 +1,14 @@
 """How many VMs a pool starts or gives up now, and where. Counts only."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from heapq import heapify, heappop, heapreplace
 from typing import Final
 
 from warmpool.api.names import Phase
+from warmpool.api.v1alpha1.pool import ScaleDown
 from warmpool.domain.facts import Vm
+from warmpool.domain.ids import Ref
 from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size, is_sick
 from warmpool.planning.crowd import Crowd
 from warmpool.planning.layout import ready_layout
@@ -66,9 +69,9 @@ def to_create(facts: PoolFacts) -> int:
 def surplus(facts: PoolFacts) -> list[Vm]:
     """Which VMs to give up because there are more than the target.
 
-    Those that fail their checks go first, then builds, the youngest first; then ready ones out of
-    the most crowded rack and hypervisor, so that what stays is spread. One whose turn it is, and
-    that an action of ours is under way on, has to wait for that: no other goes in its stead.
+    Those that fail their checks go first, then builds, the youngest first; then ready ones, as
+    `scaleDown` says. One whose turn it is, and that an action of ours is under way on, has to wait
+    for that: no other goes in its stead.
     """
     number = excess(facts)
     if not number:
@@ -79,23 +82,30 @@ def surplus(facts: PoolFacts) -> list[Vm]:
     building = sorted(young, key=lambda vm: (vm.created, vm.ref), reverse=True)
     chosen = (sick + building)[:number]
     ready = [vm for vm in counted if vm.phase is Phase.READY]
-    chosen += leavers(facts, ready, number - len(chosen))
+    chosen += leavers(facts, ready, number - len(chosen), facts.pool.spec.scale_down)
     busy = {v.vm.uid for v in facts.vms if v.busy}
     return [vm for vm in chosen if vm.uid not in busy]
 
 
-def leavers(facts: PoolFacts, ready: Sequence[Vm], number: int) -> list[Vm]:
+def leavers(
+    facts: PoolFacts,
+    ready: Sequence[Vm],
+    number: int,
+    policy: ScaleDown = ScaleDown.MOST_CROWDED_DOMAIN,
+) -> list[Vm]:
     """Which ready VMs to give up, so that what stays keeps to the rules of `spread`."""
-    if not facts.pool.spec.spread:
+    if facts.pool.spec.spread:
+        layout = ready_layout(facts)
+        return list(Crowd(layout, ready, policy).leave(min(number, AT_ONCE)))
+    if policy is ScaleDown.MOST_CROWDED_DOMAIN:
         return most_crowded(ready, number)
-    layout = ready_layout(facts)
-    return list(Crowd(layout, ready).leave(min(number, AT_ONCE)))
+    return sorted(ready, key=_age, reverse=policy is ScaleDown.NEWEST)[:number]
 
 
 def most_crowded(vms: Iterable[Vm], number: int) -> list[Vm]:
     """Pick VMs one by one out of the fullest rack, in it the fullest hypervisor, oldest first."""
     racks: dict[_Name, dict[_Name, list[Vm]]] = {}
-    for vm in sorted(vms, key=lambda vm: (vm.ready_at or vm.created, vm.ref), reverse=True):
+    for vm in sorted(vms, key=_age, reverse=True):
         hypervisors = racks.setdefault((vm.place.region, vm.place.rack), {})
         hypervisors.setdefault((vm.place.region, vm.place.hypervisor), []).append(vm)
     fullest = [(-_size(hypervisors), rack) for rack, hypervisors in racks.items()]
@@ -111,6 +121,10 @@ def most_crowded(vms: Iterable[Vm], number: int) -> list[Vm]:
         else:
             heapreplace(fullest, (size + 1, rack))
     return chosen
+
+
+def _age(vm: Vm) -> tuple[datetime, Ref]:
+    return (vm.ready_at or vm.created, vm.ref)
 
 
 _Name = tuple[str, str]

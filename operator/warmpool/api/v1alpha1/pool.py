@@ -206,6 +206,14 @@ class UpdateStrategy(Model):
     those that the pool shall have ready. Expiry keeps to it whatever the type."""
 
 
+class ScaleDown(StrEnum):
+    """Which ready VMs go first when there are too many."""
+
+    MOST_CROWDED_DOMAIN = "MostCrowdedDomain"
+    OLDEST = "Oldest"
+    NEWEST = "Newest"
+
+
 class Refill(Model):
     """Pace of building: a token bucket that starts full."""
 
@@ -261,6 +269,10 @@ class WarmPoolSpec(Model):
     of it sooner, so that those that were built together do not go together. Unset: never."""
     update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy)
     """How VMs of an older template, and VMs that are too old, are replaced."""
+    scale_down: ScaleDown = ScaleDown.MOST_CROWDED_DOMAIN
+    """Which ready VMs go first when there are too many, after those that fail their checks and
+    builds under way. MostCrowdedDomain: those of the fullest rack and hypervisor. Oldest, Newest:
+    by age. Whichever it is, the rest keeps to `spread` as well as it can."""
     reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
     """Of VMs whose claim has ended. Delete: they go. Recycle: Nova builds them anew from the
     image, and they join the pool again. Retain: they stay, outside the pool's account."""
