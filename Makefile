@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
-	chaos-kill chaos storm bench-claims bench-failover bench-placement bench-poll crds lock clean
+	chaos-kill chaos storm bench-claims bench-failover bench-fill bench-placement bench-poll crds lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-claims: $(READY) ## latency of claims against their bare cost
 
 bench-failover: $(READY) ## how long nobody is served when the leader goes
 	@$(BIN)/python benchmarks/bench_failover.py
+
+bench-fill: $(READY) ## how long a pool of 200 VMs takes, against the builds alone
+	@$(BIN)/python benchmarks/bench_fill.py
 
 bench-placement: $(READY) ## cost of one placement decision
 	@$(BIN)/python benchmarks/bench_placement.py

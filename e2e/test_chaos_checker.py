@@ -330,6 +330,13 @@ def test_too_many_in_all_and_too_many_builds_are_found() -> None:
     assert "2 builds" in sized(slow, vm("a", 2, phase="Building"), vm("b", 3, phase="Pending"))[0]
 
 
+def test_a_build_that_is_about_to_be_ready_makes_room_for_the_next_one() -> None:
+    slow = pool(1, replicas=9, maxConcurrent=1)
+    first, second = vm("a", 2, phase="Building"), vm("b", 3, phase="Pending")
+    assert sized(slow, first, second, vm("a", 4, phase="Ready")) == []
+    assert len(sized(slow, first, second, vm("a", 9, phase="Ready"))) == 1
+
+
 # -- the monkey ---------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final
 
 from harness.history import Event, moment
@@ -31,6 +32,10 @@ LEAVING: Final = 2.0
 
 YOUNG: Final = 1.0
 """Seconds within which nobody decides that a VM goes but to undo that there are too many."""
+
+LANDING: Final = 2.0
+"""Seconds from the end of a build in Nova, which makes room for the next one, to its WarmVM's word
+that it is ready."""
 
 ON_ITS_WAY: Final = ("Pending", "Building")
 
@@ -157,16 +162,11 @@ class Sizes:
     _born: dict[str, float] = field(default_factory=dict)
     _leaves: dict[str, float] = field(default_factory=dict)
     _bound_at: dict[str, float] = field(default_factory=dict)
+    _ready_at: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Look at everything."""
-        for event in self.events:
-            if event.kind is Kind.WARM_VM and _is_going(event):
-                self._leaves.setdefault(event.uid, event.at)
-            elif event.kind is Kind.BINDING_LEDGER and not event.gone:
-                for vms in entries_of(event.body).values():
-                    for vm in vms:
-                        self._bound_at.setdefault(vm, event.at)
+        self._look_ahead()
         for event in self.events:
             match event.kind:
                 case Kind.WARM_POOL if not event.gone:
@@ -177,6 +177,19 @@ class Sizes:
                     self._taken = frozenset(bound | removals_of(event.body))
                 case Kind.WARM_VM:
                     self._vm(event)
+
+    def _look_ahead(self) -> None:
+        """What will be known only later of decisions that were taken before."""
+        for event in self.events:
+            if event.kind is Kind.WARM_VM:
+                if _phase(event.body) == "Ready":
+                    self._ready_at.setdefault(event.uid, event.at)
+                if _is_going(event):
+                    self._leaves.setdefault(event.uid, event.at)
+            elif event.kind is Kind.BINDING_LEDGER and not event.gone:
+                for vms in entries_of(event.body).values():
+                    for vm in vms:
+                        self._bound_at.setdefault(vm, event.at)
 
     def _pool(self, event: Event) -> None:
         name = event.body["metadata"]["name"]
@@ -210,7 +223,11 @@ class Sizes:
         if spec.get("reclaimPolicy") == "Recycle":
             return  # VMs come back to it by themselves, and are built anew beyond its pace
         free = [vm for uid, vm in there.items() if self._counts(uid, vm, event.at)]
-        building = sum(_phase(vm) in ON_ITS_WAY for vm in free)
+        building = sum(
+            _phase(vm) in ON_ITS_WAY and self._ready_at.get(uid, inf) > event.at + LANDING
+            for uid, vm in there.items()
+            if self._counts(uid, vm, event.at)
+        )
         self._bound(event, "unclaimed VMs", len(free), self._target(name, event.at))
         self._bound(event, "builds under way", building, spec.get("maxConcurrent"))
 
@@ -229,8 +246,8 @@ class Sizes:
 
     def _counts(self, uid: str, vm: Body, at: float) -> bool:
         """Unclaimed, and ready or on its way to be, and not about to go."""
-        leaves = self._leaves.get(uid, float("inf"))
-        bound = self._bound_at.get(uid, float("inf"))
+        leaves = self._leaves.get(uid, inf)
+        bound = self._bound_at.get(uid, inf)
         is_old = self._born.get(uid, 0.0) < at - YOUNG
         return (
             "claimRef" not in vm["spec"]

@@ -52,7 +52,13 @@ from warmpool.domain.pools import (
 )
 from warmpool.planning.oversize import is_bare
 from warmpool.planning.plan import plan
-from warmpool.planning.sizing import counts_for_size, servers, unclaimed, under_way
+from warmpool.planning.sizing import (
+    counts_for_size,
+    in_flight,
+    servers,
+    unclaimed,
+    under_way,
+)
 
 PROBLEM = Problem(Reason.IMAGE_NOT_FOUND, "no such image")
 HOLD = Hold(after(20), Reason.QUOTA_EXCEEDED, "no more")
@@ -293,7 +299,7 @@ def test_a_plan_starts_no_more_than_target_size_concurrency_and_pace_allow(
     surge = int(bool(spec.spread) and number == 1 and unclaimed(facts) == facts.target)
     assert unclaimed(facts) - going + number <= max(spec.replicas, facts.wanted) + surge
     assert not surge or not (going or under_way(facts))
-    assert under_way(facts) - going + number <= spec.max_concurrent
+    assert in_flight(facts) - going + number <= spec.max_concurrent
     assert spec.max_size is None or servers(facts) + number <= spec.max_size
     assert facts.tokens is None or number <= facts.tokens
     left = facts.survey.headroom.left

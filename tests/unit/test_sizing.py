@@ -13,6 +13,7 @@ from builders import (
     NOW,
     a_place,
     a_pool,
+    a_server,
     a_view,
     a_vm,
     after,
@@ -67,6 +68,42 @@ def test_what_is_being_created_counts_although_the_watch_does_not_show_it() -> N
 def test_no_more_builds_are_in_flight_than_max_concurrent() -> None:
     facts = some_facts(building(1), replicas=9, creating={"": 1}, max_concurrent=4)
     assert to_create(facts) == 2
+
+
+def landing(**fields: Any) -> VmView:
+    """Its server is ACTIVE, and nobody has written that down yet."""
+    vm = a_vm(1, Phase.BUILDING, dirty=fields.pop("dirty", False))
+    return a_view(vm, a_server(1), **fields)
+
+
+def test_a_build_that_nova_has_finished_makes_room_for_the_next_one_at_once() -> None:
+    assert to_create(some_facts(landing(busy=True), replicas=9, max_concurrent=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param(
+            some_facts(
+                landing(),
+                replicas=9,
+                max_concurrent=1,
+                health={"probe": {"tcpSocket": {"port": 22}}},
+            ),
+            id="its probe has not passed",
+        ),
+        pytest.param(
+            some_facts(landing(not_before=after(1)), replicas=9, max_concurrent=1),
+            id="it could not be written down",
+        ),
+        pytest.param(
+            some_facts(landing(dirty=True), replicas=9, max_concurrent=1),
+            id="it is to be built anew",
+        ),
+    ],
+)
+def test_a_build_is_in_flight_until_it_is_as_good_as_ready(facts: PoolFacts) -> None:
+    assert to_create(facts) == 0
 
 
 def test_the_pace_bounds_what_is_started() -> None:

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Final
 
 from warmpool.api.names import Phase, Reason
+from warmpool.api.v1alpha1.pool import Health, WarmPoolSpec
 from warmpool.domain.actions import Action
-from warmpool.domain.cloud import Place, Server
+from warmpool.domain.cloud import Place, Server, ServerState
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import VmUid
 
@@ -157,6 +158,36 @@ def counts_for_size(view: VmView) -> bool:
     return vm.phase in (*UNDER_WAY, Phase.READY) or is_sick(vm)
 
 
+def is_up(server: Server, spec: WarmPoolSpec) -> bool:
+    """ACTIVE with no task in progress, placed, and with an address if it has networks."""
+    wants_address = spec.template.networks != []
+    return (
+        server.state is ServerState.ACTIVE
+        and not server.busy
+        and bool(server.host_id)
+        and (bool(server.addresses) or not wants_address)
+    )
+
+
+def is_asked(health: Health) -> bool:
+    """Whether VMs themselves are asked, and not Nova alone."""
+    probe = health.probe
+    return probe is not None and probe.none is None
+
+
+def is_landed(view: VmView, spec: WarmPoolSpec, now: datetime) -> bool:
+    """Nova has built it, and nothing is asked of the VM itself: it only has to be written down.
+
+    A probe may be what tells that a template is no good, so a build lasts until it has passed.
+    """
+    vm = view.vm
+    if vm.phase not in UNDER_WAY or not counts_for_size(view) or vm.dirty:
+        return False
+    waits = view.not_before is not None and view.not_before > now
+    asked = is_asked(spec.health)
+    return view.server is not None and is_up(view.server, spec) and not asked and not waits
+
+
 def marks(
     view: VmView, zones: Sequence[str], sites: Mapping[str, Place] | None = None
 ) -> Iterator[Mark]:
@@ -252,6 +283,11 @@ class PoolFacts:
             for at in _standing(self.places.get(hypervisor, Place())):
                 counted.update({at: number})
         return counted
+
+    @property
+    def landed(self) -> int:
+        """Builds that are over as far as Nova goes, and whose VMs are about to be Ready."""
+        return sum(is_landed(view, self.pool.spec, self.now) for view in self.vms)
 
     @cached_property
     def places(self) -> Mapping[str, Place]:

@@ -37,12 +37,6 @@ def trouble(view: VmView) -> Trouble | None:
     return None
 
 
-def is_asked(health: Health) -> bool:
-    """Whether VMs themselves are asked, and not Nova alone."""
-    probe = health.probe
-    return probe is not None and probe.none is None
-
-
 def due(uid: VmUid, checked: Checked, health: Health) -> datetime:
     """When a VM is to be checked next. First checks are spread over the period, by uid."""
     period = seconds(health.period)

@@ -27,8 +27,8 @@ from warmpool.domain.actions import (
 )
 from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import VmView, is_sick
-from warmpool.planning.health import due, is_asked, is_hopeless, trouble
+from warmpool.domain.pools import VmView, is_asked, is_sick, is_up
+from warmpool.planning.health import due, is_hopeless, trouble
 from warmpool.planning.turnover import expires_at
 
 SHOW_BUILDING_AFTER: Final = timedelta(seconds=5)
@@ -258,14 +258,3 @@ def _too_late(vm: Vm, server: Server, spec: WarmPoolSpec) -> Fail:
         text = f"{spent}; Nova says {server.status}, but the VM has never answered its probe"
         return Fail(vm, server, Reason.PROBE_FAILED, text)
     return Fail(vm, server, Reason.LAUNCH_TIMEOUT, f"{spent}; Nova says {server.status}")
-
-
-def is_up(server: Server, spec: WarmPoolSpec) -> bool:
-    """ACTIVE with no task in progress, placed, and with an address if it has networks."""
-    wants_address = spec.template.networks != []
-    return (
-        server.state is ServerState.ACTIVE
-        and not server.busy
-        and bool(server.host_id)
-        and (bool(server.addresses) or not wants_address)
-    )

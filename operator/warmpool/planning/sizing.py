@@ -23,8 +23,13 @@ def unclaimed(facts: PoolFacts) -> int:
 
 
 def under_way(facts: PoolFacts) -> int:
-    """Builds in flight."""
+    """VMs that are not Ready yet."""
     return facts.tally["under way",]
+
+
+def in_flight(facts: PoolFacts) -> int:
+    """Builds that Nova has not come to the end of: what `maxConcurrent` bounds."""
+    return under_way(facts) - facts.landed
 
 
 def servers(facts: PoolFacts) -> int:
@@ -55,7 +60,7 @@ def to_create(facts: PoolFacts) -> int:
     spec = facts.pool.spec
     bounds = [
         facts.target - unclaimed(facts),
-        spec.max_concurrent - under_way(facts),
+        spec.max_concurrent - in_flight(facts),
     ]
     if spec.max_size is not None:
         bounds.append(spec.max_size - servers(facts))

@@ -230,7 +230,7 @@ class PoolWorker:
         decided = plan(facts)
         self._views.settle(facts.vms, decided, facts.zones)
         self._memory.mending = decided.mending
-        for action in decided.actions:
+        for action in sorted(decided.actions, key=_goes_last):
             self._start(action, pool, session, tasks)
         self._use(facts, session)
         written = await self._say(facts)
@@ -628,6 +628,11 @@ def _posted_at(server: Server | None, session: CloudSession | None) -> datetime 
     if server is None or server.created is None or session is None:
         return None
     return session.here(server.created)
+
+
+def _goes_last(action: Action) -> bool:
+    """Nova works while we write down what is ready, so what it shall build is begun first."""
+    return not isinstance(action, CreateVm | Build)
 
 
 def _is_moving(view: VmView) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from warmpool.domain.ids import VmUid
 
-POLL_MIN: Final = 0.25
+POLL_MIN: Final = 0.1
 POLL_MAX: Final = 3.0
 POLL_SHARE: Final = 0.05
 """Between listings while something is under way: this share of what a build takes here, within
