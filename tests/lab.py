@@ -63,16 +63,18 @@ class Lab:
         *,
         seed: int = 1,
         build: float = 2.0,
+        schedule: float = 0.05,
         racks: int = 4,
         admin: bool = True,
         ahead: float = 0.0,
         behind: float = 0.0,
         page: int = 1000,
     ) -> None:
-        """Builds take `build` seconds; each rack has two hypervisors, each zone two racks.
+        """Builds take `build` seconds once they have a hypervisor, `schedule` until then.
 
-        `admin`: the credentials see hosts, and may choose them. The operator's clock is `ahead` of
-        all others, the cloud's inner clocks are `behind`. A listing has `page` servers a page.
+        Each rack has two hypervisors, each zone two racks. `admin`: the credentials see hosts, and
+        may choose them. The operator's clock is `ahead` of all others, the cloud's inner clocks are
+        `behind`. A listing has `page` servers a page.
         """
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
@@ -84,7 +86,9 @@ class Lab:
             update={
                 "hosts": hosts,
                 "max_limit": page,
-                "timings": Timings(build=(build, build), clock_behind=behind),
+                "timings": Timings(
+                    schedule=(schedule, schedule), build=(build, build), clock_behind=behind
+                ),
                 "quota": QuotaSpec(instances=400, cores=4000, ram_mb=4_000_000),
             }
         )

@@ -611,3 +611,64 @@ async def test_a_server_that_runs_has_a_console(cloud: Cloud, running: Server) -
 async def test_what_never_was_has_an_empty_console(cloud: Cloud) -> None:
     assert await cloud.console(NOWHERE, 10) == ""
     assert await cloud.console(ServerId("never-was"), 10) == ""
+
+
+@pytest.fixture
+async def group(cloud: Cloud) -> AsyncIterator[str]:
+    """A server group of the test's own."""
+    ident = await cloud.create_group(f"contract-{uuid.uuid4().hex[:12]}")
+    yield ident
+    await cloud.delete_group(ident)
+
+
+async def test_a_server_group_is_found_by_its_name_with_its_members(
+    cloud: Cloud, spec: BuildSpec
+) -> None:
+    name = f"contract-{uuid.uuid4().hex[:12]}"
+    group = await cloud.create_group(name)
+    try:
+        assert [(g.id, g.members) for g in await cloud.groups() if g.name == name] == [(group, 0)]
+        ident = await cloud.create(ServerRequest("member", an_owner(), replace(spec, group=group)))
+        assert [g.members for g in await cloud.groups() if g.name == name] == [1]
+        await until(cloud.get, ident, holds=steady)
+    finally:
+        await cloud.delete_group(group)
+    assert name not in [g.name for g in await cloud.groups()]
+    server = await cloud.get(ident)
+    assert server is not None, "a group takes none of its servers with it"
+
+
+async def test_two_groups_may_have_one_name(cloud: Cloud, group: str) -> None:
+    [name] = [g.name for g in await cloud.groups() if g.id == group]
+    twin = await cloud.create_group(name)
+    try:
+        assert {g.id for g in await cloud.groups() if g.name == name} == {group, twin}
+    finally:
+        await cloud.delete_group(twin)
+
+
+async def test_deleting_a_group_that_never_was_is_quiet(cloud: Cloud) -> None:
+    await cloud.delete_group(NOWHERE)
+
+
+async def test_a_server_in_a_group_that_is_not_there_is_refused(
+    cloud: Cloud, spec: BuildSpec
+) -> None:
+    nowhere = ServerRequest("contract", an_owner(), replace(spec, group=NOWHERE))
+    with pytest.raises(RequestRejected):
+        await cloud.create(nowhere)
+
+
+async def test_members_of_a_group_that_come_one_by_one_stand_on_hypervisors_of_their_own(
+    cloud: Cloud, spec: BuildSpec, group: str
+) -> None:
+    hosts = []
+    for _ in range(2):
+        ident = await cloud.create(ServerRequest("one", an_owner(), replace(spec, group=group)))
+        hosts.append((await until(cloud.get, ident, holds=steady)).host_id)
+    assert len(set(hosts)) == 2
+
+
+async def test_the_quota_tells_how_many_members_a_group_may_have(cloud: Cloud) -> None:
+    most = (await cloud.quota()).group_members
+    assert most is None or most > 0

@@ -55,6 +55,7 @@ from warmpool.planning.plan import plan
 from warmpool.planning.sizing import (
     counts_for_size,
     in_flight,
+    members,
     servers,
     unclaimed,
     under_way,
@@ -222,6 +223,7 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
         wanted=draw(st.integers(0, 7)),
         survey=draw(some_survey()),
         mending=draw(st.sampled_from([Mending(), Mending(1, 2, after(60))])),
+        group=draw(st.sampled_from(["", "", "g-1"])),
     )
 
 
@@ -243,6 +245,7 @@ def some_survey(draw: st.DrawFn) -> Survey:
         headroom=Headroom(draw(st.sampled_from([None, None, 0, 2]))),
         sites=None if rooms is None else tuple(sites),
         for_now=draw(st.booleans()),
+        group_members=draw(st.sampled_from([None, 4])),
     )
 
 
@@ -319,6 +322,23 @@ def test_a_plan_asks_for_no_server_beyond_the_pools_size(facts: PoolFacts) -> No
     most = facts.pool.spec.max_size
     if posts and most is not None:
         assert servers(facts) - sum(map(is_bare, facts.vms)) + posts <= most
+
+
+@SOME
+@given(any_facts())
+def test_no_two_builds_of_a_group_meet(facts: PoolFacts) -> None:
+    """On a hypervisor, or on their way to one that Nova is still to choose."""
+    found = plan(facts).actions
+    new = [a for a in found if isinstance(a, CreateVm)]
+    homeless = sum(not a.hypervisor for a in new) + sum(isinstance(a, Build) for a in found)
+    if not facts.group or not new:
+        return
+    aimed = [a.hypervisor for a in new if a.hypervisor]
+    assert len(aimed) == len(set(aimed))
+    assert not set(aimed) & {view.vm.place.hypervisor for view in facts.vms}
+    assert homeless <= 1
+    most = facts.survey.group_members
+    assert most is None or members(facts) + len(new) <= most
 
 
 @SOME

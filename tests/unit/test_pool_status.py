@@ -9,6 +9,8 @@ from builders import (
     a_claim_ref,
     a_place,
     a_pool,
+    a_site,
+    a_survey,
     a_view,
     a_vm,
     after,
@@ -20,12 +22,13 @@ from builders import (
 from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.base import Condition, ConditionStatus
 from warmpool.api.v1alpha1.pool import Claimable, DomainCount, WarmPoolStatus
-from warmpool.domain.pools import Hold, PoolFacts, Problem
+from warmpool.domain.pools import Hold, PoolFacts, Problem, Survey
 from warmpool.planning.conditions import pool_status
 
 HOLD = Hold(after(20), Reason.QUOTA_EXCEEDED, "quota exceeded for instances")
 PROBLEM = Problem(Reason.IMAGE_NOT_FOUND, "no such image", "spec.template.image")
 GOING = a_pool(deleting=True)
+WITH_GROUP = {"flavor": "m1.micro", "image": "debian-13", "groupHint": "brain"}
 
 
 def said(facts: PoolFacts) -> WarmPoolStatus:
@@ -166,6 +169,22 @@ def test_racks_are_counted_in_their_order_without_retained_vms() -> None:
             "MaxSizeReached",
             "maxSize 1",
             id="no room by maxSize",
+        ),
+        pytest.param(
+            some_facts(claimed(), group="g", survey=Survey(group_members=1), template=WITH_GROUP),
+            "CapacityAvailable",
+            "False",
+            "QuotaExceeded",
+            "server group 'brain' has 1 members, and may have 1",
+            id="no room in the server group",
+        ),
+        pytest.param(
+            some_facts(claimed(), group="g", survey=a_survey(a_site(1)), template=WITH_GROUP),
+            "CapacityAvailable",
+            "False",
+            "SpreadExhausted",
+            "no hypervisor is left for server group 'brain', which has a VM on 1 of them",
+            id="no hypervisor for the server group",
         ),
         pytest.param(some_facts(), "DependenciesResolved", "True", "Resolved", "", id="all there"),
         pytest.param(

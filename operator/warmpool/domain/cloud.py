@@ -120,6 +120,8 @@ class BuildSpec:
     config_drive: bool = False
     size: FlavorSize = FlavorSize()
     """Of the flavor. All zero: not known."""
+    group: str = ""
+    """Id of the server group that its servers are built in. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,17 @@ class ServerRequest:
     """Availability zone. Empty: Nova chooses."""
     hypervisor: str = ""
     """The one to build on, by Nova's name of it. Empty: Nova chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGroup:
+    """A server group with the policy anti-affinity: no two of its servers on one hypervisor."""
+
+    id: str
+    name: str
+    """Not unique."""
+    members: int
+    """Servers in it that are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,8 @@ class Quota:
     instances: Usage
     cores: Usage
     ram_mb: Usage
+    group_members: int | None = None
+    """Servers in one server group at most. None: without bound, or not told."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -117,6 +117,8 @@ class Survey:
     """Why Nova chooses, for people."""
     for_now: bool = False
     """Nova chooses for a while only."""
+    group_members: int | None = None
+    """Servers that one server group may have. None: any number, or not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Mending:
 
 Mark = tuple[str, ...]
 """Something that a VM counts as: `("unclaimed",)`, `("zone", "az1")`, `("rack", "r1", "ready")`,
-`("at", "az1", "r1", "h1")`."""
+`("at", "az1", "r1", "h1")`, and of one that is not `unclaimed`, `("left at", "h1")`."""
 
 PRESERVED_AT_MOST: Final = 3
 """VMs of a pool that have failed and are kept at a time: each holds quota, and a template that
@@ -207,6 +209,8 @@ def marks(
         yield ("preserved",)
     if vm.phase is Phase.FAILED:
         yield ("failed",)
+    if vm.place.hypervisor and not counts_for_size(view):
+        yield ("left at", vm.place.hypervisor)
     if view.taken and not vm.retained:
         yield ("claimed",)
         yield ("rack", vm.place.rack, "claimed")
@@ -265,6 +269,8 @@ class PoolFacts:
     tokens: int | None = None
     """Builds that the pace allows now. None: no pace."""
     next_token: datetime | None = None
+    group: str = ""
+    """Id of the server group that VMs are built in; empty: none."""
     wanted: int = 0
     """Unclaimed VMs that waiting claims have the pool build; what exceeds `replicas` is a surge."""
 

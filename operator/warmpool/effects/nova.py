@@ -35,6 +35,7 @@ from warmpool.domain.cloud import (
     Listing,
     Quota,
     Server,
+    ServerGroup,
     ServerRequest,
     ServerState,
     Topology,
@@ -48,7 +49,7 @@ from warmpool.domain.errors import (
     RequestRejected,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
-from warmpool.effects import nova_inventory, nova_resolve
+from warmpool.effects import nova_groups, nova_inventory, nova_resolve
 from warmpool.effects import nova_messages as messages
 from warmpool.effects.nova_calls import (
     AIM_VERSION,
@@ -168,7 +169,7 @@ class NovaCloud:
             "/servers",
             method="POST",
             effect=Effect.BUILD,
-            json={"server": messages.server_body(request, self._installation)},
+            json=messages.build_body(request, self._installation),
             version=AIM_VERSION if request.hypervisor else BASE_VERSION,
             withheld=(user_data,) if user_data else (),
         )
@@ -236,6 +237,18 @@ class NovaCloud:
         """What the project may have and what it uses."""
         return await self._ask(Call("get limits", "/limits"), messages.quota)
 
+    async def groups(self) -> tuple[ServerGroup, ...]:
+        """The project's anti-affinity groups."""
+        return await nova_groups.groups(self.answer)
+
+    async def create_group(self, name: str) -> str:
+        """A new one."""
+        return await nova_groups.create(name, self.answer)
+
+    async def delete_group(self, group: str) -> None:
+        """Delete one."""
+        await nova_groups.delete(group, self.answer)
+
     async def down_hosts(self) -> frozenset[str]:
         """Hosts whose nova-compute is silent. Disabled ones are not: what runs there works."""
         call = Call("list services", "/os-services", query={"binary": "nova-compute"})
@@ -268,7 +281,7 @@ class NovaCloud:
         return await self._ask(call, messages.found)
 
     async def answer(self, call: Call) -> Answer:
-        """Whatever is answered to a reading call."""
+        """Whatever is answered to a call."""
         return await self._ask(call, lambda answer: answer)
 
     async def has(self, service: Service) -> bool:

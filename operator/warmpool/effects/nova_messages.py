@@ -32,8 +32,16 @@ def is_server_id(text: str) -> bool:
     return _SERVER_ID.fullmatch(text) is not None
 
 
-def server_body(request: ServerRequest, installation: InstallationId) -> dict[str, object]:
-    """What to POST. Tags mark whose it is, before anything else can."""
+def build_body(request: ServerRequest, installation: InstallationId) -> dict[str, object]:
+    """What to POST for one server."""
+    body: dict[str, object] = {"server": _server_body(request, installation)}
+    if request.spec.group:
+        body["os:scheduler_hints"] = {"group": request.spec.group}
+    return body
+
+
+def _server_body(request: ServerRequest, installation: InstallationId) -> dict[str, object]:
+    """Tags mark whose it is, before anything else can."""
     spec = request.spec
     marks = (f"{TAG_INSTALLATION}{installation}", f"{TAG_OWNER}{request.owner}")
     networks = spec.networks
@@ -75,15 +83,20 @@ def found(answer: Answer) -> bytes | None:
 
 
 def created(answer: Answer) -> ServerId:
-    """The id of a new server. An acceptance that cannot be read is an acceptance all the same."""
+    """The id of a new server."""
+    return ServerId(created_id(answer, "server"))
+
+
+def created_id(answer: Answer, key: str) -> str:
+    """The id of something new. An acceptance that cannot be read is an acceptance all the same."""
     body = good(answer).body
     try:
-        ident = as_object(body, "server").get("id")
+        ident = as_object(body, key).get("id")
     except CloudUnavailable as error:
         raise OutcomeUnknown(f"{answer.call.name}: accepted, but {error}") from error
     if not isinstance(ident, str) or not _SERVER_ID.fullmatch(ident):
         raise OutcomeUnknown(f"{answer.call.name}: accepted, but Nova told no id")
-    return ServerId(ident)
+    return ident
 
 
 def one_server(answer: Answer, *, installation: InstallationId) -> Server | None:
@@ -114,7 +127,13 @@ def quota(answer: Answer) -> Quota:
             raise CloudUnavailable(f"{answer.call.name}: the answer lacks the limit of {what}")
         return Usage(max(used, 0), limit if limit >= 0 else None)
 
-    return Quota(usage("Instances", "Instances"), usage("Cores", "Cores"), usage("RAM", "RAMSize"))
+    members = limits.get("maxServerGroupMembers")
+    return Quota(
+        usage("Instances", "Instances"),
+        usage("Cores", "Cores"),
+        usage("RAM", "RAMSize"),
+        members if isinstance(members, int) and members >= 0 else None,
+    )
 
 
 def down_hosts(answer: Answer) -> frozenset[str]:

@@ -8,6 +8,7 @@ from warmpool.api.v1alpha1.base import DomainName
 from warmpool.domain.actions import CreateVm
 from warmpool.domain.cloud import Place
 from warmpool.domain.pools import PoolFacts, Site
+from warmpool.planning.grouping import apart
 from warmpool.planning.layout import Layout
 
 PLENTY: Final = 1 << 30
@@ -26,11 +27,12 @@ def usable_zones(facts: PoolFacts) -> list[str]:
 def open_sites(facts: PoolFacts) -> list[Site]:
     """Hypervisors with room in the zones that are built in."""
     zones, anywhere = set(usable_zones(facts)), facts.zones == [""]
-    return [
+    sites = [
         site
         for site in facts.survey.sites or ()
         if site.room != 0 and (site.place.zone in zones or (anywhere and zones))
     ]
+    return apart(facts, sites) if facts.group else sites
 
 
 def builds(facts: PoolFacts, layout: Layout, number: int) -> list[CreateVm]:

@@ -55,6 +55,7 @@ def pool_status(
         failed=tally["failed",],
         revision=pool.revision,
         updated=tally["revision", pool.revision],
+        server_group=facts.group,
         selector=f"{LABEL_POOL}={pool.ref.name}",
         state=_state(facts, findings).value,
         claimable=claimable,

@@ -6,8 +6,9 @@ from warmpool.api.names import Reason
 from warmpool.domain.actions import CreateVm
 from warmpool.domain.pools import UNDER_WAY, PoolFacts, VmView
 from warmpool.planning.aiming import builds, open_sites, usable_zones
+from warmpool.planning.grouping import at_once, why_full, why_no_room
 from warmpool.planning.layout import Layout, layout_of
-from warmpool.planning.sizing import servers, to_create, unclaimed
+from warmpool.planning.sizing import group_room, servers, to_create, unclaimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ def to_build(facts: PoolFacts, posts: int = 0) -> list[CreateVm]:
     number = to_create(facts)
     if facts.survey.headroom.left is not None:
         number = max(0, min(number, facts.survey.headroom.left - posts))
+    if facts.group and facts.survey.sites is None:
+        number = at_once(facts, number)
     if not number or not _may_build(facts):
         return []
     return builds(facts, layout_of(facts), number)
@@ -42,13 +45,13 @@ def stop(facts: PoolFacts) -> Stop | None:
     if facts.holds:
         hold = min(facts.holds.items())[1]
         return Stop(hold.reason, hold.message)
-    return _size(facts) or _quota(facts) or _room(facts)
+    return _size(facts) or _group(facts) or _quota(facts) or _room(facts)
 
 
 def wall(facts: PoolFacts) -> Stop | None:
     """What is full, where VMs are missing or wait for a server."""
     if unclaimed(facts) < facts.target:
-        return _size(facts) or _quota(facts) or _room(facts)
+        return _size(facts) or _group(facts) or _quota(facts) or _room(facts)
     return _quota(facts) if any(map(lacks_server, facts.vms)) else None
 
 
@@ -65,6 +68,10 @@ def _size(facts: PoolFacts) -> Stop | None:
     return Stop(Reason.MAX_SIZE_REACHED, text)
 
 
+def _group(facts: PoolFacts) -> Stop | None:
+    return Stop(Reason.QUOTA_EXCEEDED, why_full(facts)) if group_room(facts) == 0 else None
+
+
 def _quota(facts: PoolFacts) -> Stop | None:
     left = facts.survey.headroom.left
     if left is None or left > 0:
@@ -76,6 +83,8 @@ def _room(facts: PoolFacts) -> Stop | None:
     if not usable_zones(facts):
         return None
     if facts.survey.sites is not None and not open_sites(facts):
+        if facts.group and any(site.room != 0 for site in facts.survey.sites):
+            return Stop(Reason.SPREAD_EXHAUSTED, why_no_room(facts))
         return Stop(Reason.NO_VALID_HOST, _no_room(facts))
     if not any(rule.max_per_domain for rule in facts.pool.spec.spread):
         return None  # a place that is open takes another: this is asked at every status

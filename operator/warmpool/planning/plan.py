@@ -9,6 +9,7 @@ from warmpool.domain.actions import Action, Build, CreateVm, Discard, Preserve
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import PRESERVED_AT_MOST, Plan, PoolFacts, VmView, counts_for_size
 from warmpool.planning.filling import to_build
+from warmpool.planning.grouping import Turns
 from warmpool.planning.health import may_give_up
 from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
 from warmpool.planning.mending import mend
@@ -80,14 +81,14 @@ def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
         may_give_up=may_give_up(facts),
         preserve=pool.preserve,
     )
-    no_builds = replace(rules, may_build=False)
+    no_builds, turns = replace(rules, may_build=False), Turns(facts)
     for view in facts.vms:
         if pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
             yield view.vm.uid, Step(Discard(view.vm, Reason.DELETING))
             continue
         step = next_step(view, rules if _may_build(facts, view) else no_builds)
         if isinstance(step.action, Build):
-            step = step if left > 0 else WAIT
+            step = step if left > 0 and turns.takes(view) else WAIT
             left -= 1
         if isinstance(step.action, Preserve):
             step = step if keepable > 0 else Step(Discard(view.vm, Reason.UNHEALTHY))

@@ -37,6 +37,19 @@ def servers(facts: PoolFacts) -> int:
     return facts.tally["server",]
 
 
+def members(facts: PoolFacts) -> int:
+    """Servers that count in the pool's server group: all of them, retained ones too."""
+    return servers(facts) + facts.tally["retained",]
+
+
+def group_room(facts: PoolFacts) -> int | None:
+    """Further members that the pool's server group may have. None: any number, or no group."""
+    most = facts.survey.group_members
+    if not facts.group or most is None:
+        return None
+    return max(0, most - members(facts))
+
+
 def excess(facts: PoolFacts) -> int:
     """How many unclaimed VMs there are too many."""
     return max(0, unclaimed(facts) - facts.target - surge(facts))
@@ -64,6 +77,8 @@ def to_create(facts: PoolFacts) -> int:
     ]
     if spec.max_size is not None:
         bounds.append(spec.max_size - servers(facts))
+    if (room := group_room(facts)) is not None:
+        bounds.append(room)
     if facts.tokens is not None:
         bounds.append(facts.tokens)
     if facts.survey.headroom.left is not None:

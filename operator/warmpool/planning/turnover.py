@@ -12,7 +12,7 @@ from warmpool.domain.actions import Discard
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size
-from warmpool.planning.sizing import excess, leavers, servers, unclaimed
+from warmpool.planning.sizing import excess, group_room, leavers, servers, unclaimed
 
 EARLIER: Final = 0.1
 """By up to this share of its age a VM expires sooner than it must: by its uid."""
@@ -65,11 +65,11 @@ def budget(facts: PoolFacts) -> int:
 
 
 def _attainable(facts: PoolFacts) -> int:
-    """How many VMs could be ready, if what is claimed leaves so many within `maxSize`."""
-    most = facts.pool.spec.max_size
-    if most is None:
-        return facts.target
-    return max(0, min(facts.target, most - (servers(facts) - unclaimed(facts))))
+    """How many VMs could be ready, with what is claimed within `maxSize` and the server group."""
+    rooms = [] if (room := group_room(facts)) is None else [room]
+    if (most := facts.pool.spec.max_size) is not None:
+        rooms.append(most - servers(facts))
+    return max(0, min([facts.target, *(room + unclaimed(facts) for room in rooms)]))
 
 
 def wants_all(facts: PoolFacts) -> bool:

@@ -11,6 +11,7 @@ from warmpool.domain.cloud import (
     Listing,
     Quota,
     Server,
+    ServerGroup,
     ServerRequest,
     Topology,
 )
@@ -45,10 +46,12 @@ class Cloud(Protocol):
         """POST one server, marked with our installation and its owner.
 
         Raises:
-            CapacityRefused: quota (QUOTA_EXCEEDED), rate limit (RATE_LIMITED), no valid host, or no
-                hypervisor of the name that was asked for (NO_VALID_HOST).
+            CapacityRefused: quota, of servers or of members of the group (QUOTA_EXCEEDED), rate
+                limit (RATE_LIMITED), no valid host, or no hypervisor of the name that was asked
+                for (NO_VALID_HOST).
             AimForbidden: a hypervisor was asked for, and these credentials may not.
-            RequestRejected: Nova calls the request wrong (400, 404 of a thing it names).
+            RequestRejected: Nova calls the request wrong (400, 404 of a thing it names, such as its
+                server group).
             OutcomeUnknown: the answer was lost; the server may come to be, even much later.
         """
         ...
@@ -118,6 +121,24 @@ class Cloud(Protocol):
 
         Nova counts a server once it is scheduled: some seconds after `create`.
         """
+        ...
+
+    async def groups(self) -> tuple[ServerGroup, ...]:
+        """The project's server groups with the policy anti-affinity, whoever made them."""
+        ...
+
+    async def create_group(self, name: str) -> str:
+        """A new server group with the policy anti-affinity; its id.
+
+        Raises:
+            CapacityRefused: the project may have no more groups (QUOTA_EXCEEDED).
+            RequestRejected: Nova calls it wrong.
+            OutcomeUnknown: the answer was lost: `groups` tells whether it is there.
+        """
+        ...
+
+    async def delete_group(self, group: str) -> None:
+        """Delete a server group. Quiet if it is gone. Its servers stay, and mind it no more."""
         ...
 
     async def down_hosts(self) -> frozenset[str]:

@@ -144,6 +144,11 @@ class Capacity:
         promised = [promise.size for promise in self._uncounted(reading.began)]
         return headroom(reading.value, size, promised, ours=ours)
 
+    def group_members(self) -> int | None:
+        """Servers that one server group may have. None: any number, or not known."""
+        quota = self._quota.value if self._quota is not None else None
+        return None if quota is None else quota.group_members
+
     def sites(self, spec: BuildSpec, rack_of: Callable[[str], str]) -> tuple[Site, ...] | None:
         """What builds can be aimed at. None: nothing, and `unaimed` says why.
 

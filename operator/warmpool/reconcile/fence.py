@@ -15,6 +15,7 @@ from warmpool.domain.cloud import (
     Listing,
     Quota,
     Server,
+    ServerGroup,
     ServerRequest,
     Topology,
 )
@@ -123,6 +124,17 @@ class FencedCloud:
 
     async def quota(self) -> Quota:
         return await self._cloud.quota()
+
+    async def groups(self) -> tuple[ServerGroup, ...]:
+        return await self._cloud.groups()
+
+    async def create_group(self, name: str) -> str:
+        self._check()
+        return await self._cloud.create_group(name)
+
+    async def delete_group(self, group: str) -> None:
+        self._check()
+        await self._cloud.delete_group(group)
 
     async def down_hosts(self) -> frozenset[str]:
         return await self._cloud.down_hosts()

@@ -69,6 +69,7 @@ from warmpool.reconcile.clouds import Clouds, CloudSession
 from warmpool.reconcile.events import Event
 from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
 from warmpool.reconcile.finalizing import hold, let_go
+from warmpool.reconcile.groups import delete_groups
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.setbacks import Setbacks
@@ -235,7 +236,7 @@ class PoolWorker:
         self._use(facts, session)
         written = await self._say(facts)
         if pool.deleting and not self._store.size(self._ref) and not self._memory.creating:
-            await let_go(self._cluster, pool)
+            await self._end(pool, session)
         memory = self._memory
         times = (
             decided.wake_at,
@@ -245,6 +246,24 @@ class PoolWorker:
             memory.no_deletes_until,
         )
         return min((t for t in times if t is not None), default=None)
+
+    async def _end(self, pool: Pool, session: CloudSession | None) -> None:
+        """Let go of a pool that has no VM left, once its server group is gone too.
+
+        Without credentials nobody can delete a group. An empty one does no harm, and a pool that
+        stays for it would keep its namespace from going.
+        """
+        has_group = pool.spec.template.group_hint or pool.status.server_group
+        if has_group and session is not None:
+            try:
+                await delete_groups(session.cloud, pool.uid)
+            except CloudError as error:
+                log.warning("the server group of pool %s cannot be deleted: %s", self._ref, error)
+                self._recipe.due = self._clock.now() + CLUSTER_RETRY
+                return
+        elif has_group:
+            log.warning("pool %s leaves its server group behind: no credentials", self._ref)
+        await let_go(self._cluster, pool)
 
     def _refresh(self, pool: Pool) -> None:
         """Have every VM looked at again when the rules change, and now and then."""
@@ -283,6 +302,7 @@ class PoolWorker:
             holds=self._setbacks.holds(),
             tokens=pace.whole(bucket) if bucket is not None and paced else None,
             next_token=pace.next_token(bucket, refill) if bucket and refill else None,
+            group=self._recipe.group,
             wanted=self._wanted(self._ref),
         )
 

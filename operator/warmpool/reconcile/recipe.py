@@ -14,6 +14,7 @@ from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import Clouds, CloudSession, problem_of
+from warmpool.reconcile.groups import settle_group
 
 RETRY_DEPENDENCY: Final = timedelta(seconds=10)
 """Between looks for something that the template names and that was not there."""
@@ -40,6 +41,11 @@ class Recipe:
     def latest(self) -> BuildSpec | None:
         """What new VMs are built from, as it was resolved last. None: not yet."""
         return self._spec
+
+    @property
+    def group(self) -> str:
+        """Id of the server group that new VMs are built in. Empty: none."""
+        return self._spec.group if self._spec is not None else ""
 
     def spec_for(self, vm: Vm) -> BuildSpec | None:
         """What to build a VM from, as it was resolved last; kept while a problem lasts.
@@ -71,7 +77,8 @@ class Recipe:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
         try:
             spec = await session.cloud.resolve(pool.spec.template, zones)
-            spec = replace(spec, user_data=await self._user_data(pool))
+            group = await settle_group(session.cloud, pool)
+            spec = replace(spec, user_data=await self._user_data(pool), group=group)
         except NotFound as error:
             field = "spec.template.userDataSecretRef"
             self.problem = Problem(Reason.SECRET_NOT_FOUND, str(error), field)

@@ -44,6 +44,7 @@ class Surveyor:
             sites=capacity.sites(spec, session.rack_of_host),
             unaimed=capacity.unaimed(spec),
             for_now=capacity.is_cautious(spec),
+            group_members=capacity.group_members(),
         )
 
     def begun(self, vm: Ref, build: CreateVm) -> None:

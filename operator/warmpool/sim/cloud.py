@@ -27,6 +27,7 @@ from warmpool.domain.cloud import (
     Quota,
     Server,
     ServerFault,
+    ServerGroup,
     ServerRequest,
     ServerState,
     Topology,
@@ -55,6 +56,8 @@ from warmpool.sim.spec import UNLIMITED, FlavorSpec
 T = TypeVar("T")
 
 SERVERS: Final = "/compute/v2.1/servers"
+GROUPS: Final = "/compute/v2.1/os-server-groups"
+ANTI_AFFINITY: Final = "anti-affinity"
 CREATE_VERSION: Final = (2, 74)
 """The microversion in which servers are asked for."""
 MAX_TEXT: Final = 500
@@ -211,6 +214,35 @@ class SimCloud:
             changes=True,
         )
 
+    async def groups(self) -> tuple[ServerGroup, ...]:
+        """The project's anti-affinity groups."""
+        there = self._nova.world.groups
+        return await self._call(
+            "GET",
+            GROUPS,
+            lambda: tuple(
+                ServerGroup(
+                    group.id, group.name, sum(m in self._nova.world.servers for m in group.members)
+                )
+                for group in there.values()
+                if group.project == self._project.id and group.policy == ANTI_AFFINITY
+            ),
+        )
+
+    async def create_group(self, name: str) -> str:
+        """A new one."""
+
+        def work() -> str:
+            return self._nova.create_group(name, ANTI_AFFINITY, None, self._project).id
+
+        return await self._call("POST", GROUPS, work, changes=True)
+
+    async def delete_group(self, group: str) -> None:
+        """Delete one."""
+        there = self._nova.world.groups
+        path = f"{GROUPS}/{group}"
+        await self._call("DELETE", path, lambda: there.pop(group, None), changes=True)
+
     async def topology(self) -> Topology:
         """Racks of the hosts, from the host aggregates."""
         if not self._admin:
@@ -258,6 +290,7 @@ class SimCloud:
                 usage(project.instances, project.quota.instances),
                 usage(project.cores, project.quota.cores),
                 usage(project.ram_mb, project.quota.ram_mb),
+                usage(0, project.quota.server_group_members).limit,
             ),
         )
 
@@ -334,7 +367,8 @@ class SimCloud:
             "security_groups": [{"name": name} for name in spec.security_groups],
         }
         server |= {key: wish for key, wish in wishes.items() if wish}
-        return read_build({"server": server}, CREATE_VERSION)
+        hints = {"os:scheduler_hints": {"group": spec.group}} if spec.group else {}
+        return read_build({"server": server, **hints}, CREATE_VERSION)
 
     async def _list_all(
         self, tags: frozenset[str], since: datetime | None = None
@@ -400,7 +434,8 @@ class SimCloud:
             await asyncio.sleep(between)
             result = work()
         except Refused as refused:
-            raise translate(refused, what, builds=path == SERVERS, changes=changes) from refused
+            builds = path in (SERVERS, GROUPS)
+            raise translate(refused, what, builds=builds, changes=changes) from refused
         if lost:
             raise _lost(what, changes=changes)
         return result

@@ -30,6 +30,12 @@ PoolName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=50),
 ]
+GroupHint = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$", min_length=1, max_length=63
+    ),
+]
 BASE64_PATTERN = r"^[A-Za-z0-9+/]*={0,2}$"
 UserData = Annotated[str, StringConstraints(pattern=BASE64_PATTERN, max_length=65535)]
 
@@ -86,6 +92,10 @@ class Template(Model):
     """Further tags of every server. Nova allows no comma and no slash in them."""
     config_drive: bool = False
     """Give every VM a config drive."""
+    group_hint: GroupHint | None = None
+    """No two VMs of the pool on one hypervisor, claimed ones included: they are put into a Nova
+    server group of this name with the policy anti-affinity. The project's quota of members per
+    group, 10 by default, then bounds the pool, and so does the number of hypervisors."""
 
 
 class TCPSocket(Model):
@@ -342,6 +352,8 @@ class WarmPoolStatus(Model):
     """Name of the template as it is now: a hash."""
     updated: int = Field(default=0, ge=0)
     """Unclaimed VMs of that revision."""
+    server_group: str = Field(default="", max_length=255)
+    """Id of the Nova server group that VMs are built in, with `template.groupHint`."""
     selector: str = Field(default="", max_length=512)
     """Label selector of the pool's WarmVMs, for the scale subresource."""
     state: str = Field(default="", max_length=63)
