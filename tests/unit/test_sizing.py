@@ -168,6 +168,17 @@ def test_a_pool_of_the_right_size_gives_up_nothing() -> None:
     assert surplus(some_facts(ready(1), ready(2), replicas=2)) == []
 
 
+def test_a_max_size_that_was_lowered_is_come_down_to_and_claimed_vms_stay() -> None:
+    facts = some_facts(claimed(1), ready(2), ready(3), ready(4), replicas=3, max_size=3)
+    assert len(surplus(facts)) == 1
+    assert len(surplus(some_facts(claimed(1), claimed(2), ready(3), replicas=1, max_size=1))) == 1
+
+
+def test_what_is_on_its_way_out_has_no_other_given_up_for_max_size() -> None:
+    facts = some_facts(a_view(leaving(1)), claimed(2), ready(3), replicas=2, max_size=2)
+    assert surplus(facts) == []
+
+
 def test_builds_are_given_up_before_ready_vms_and_the_youngest_first() -> None:
     old = a_view(a_vm(1, Phase.BUILDING))
     young = a_view(a_vm(2, Phase.PENDING, created=NOW.replace(hour=13)))

@@ -51,8 +51,11 @@ def group_room(facts: PoolFacts) -> int | None:
 
 
 def excess(facts: PoolFacts) -> int:
-    """How many unclaimed VMs there are too many."""
-    return max(0, unclaimed(facts) - facts.target - surge(facts))
+    """How many unclaimed VMs there are too many: beyond the target, or beyond `maxSize`."""
+    wanted, most = facts.target + surge(facts), facts.pool.spec.max_size
+    if most is not None:
+        wanted = min(wanted, max(0, most - facts.tally["claimed",]))
+    return max(0, unclaimed(facts) - wanted)
 
 
 def surge(facts: PoolFacts) -> int:
