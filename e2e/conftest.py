@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flavor", help="with --cloud; by default the smallest")
     group.addoption("--image", help="with --cloud; by default the smallest that fits the flavor")
     group.addoption("--network", help="with --cloud; by default the first; none: no network")
+    group.addoption(
+        "--lab",
+        metavar="PID_FILES",
+        help="with --cloud; it is yours to break: its quota is changed, and nova-compute is killed"
+        " by the process id at this path, where {n} is the number in the hypervisor's name",
+    )
     group.addoption("--cycles", type=int, default=5, help="of kill -9")
     group.addoption("--seed", type=int, help="of what is random; by default a new one, printed")
     group.addoption("--minutes", type=float, default=1.0, help="of chaos, before all settles")
@@ -95,7 +101,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def cloud(request: pytest.FixtureRequest) -> Iterator[CloudUnderTest]:
     option = request.config.getoption
     if name := option("--cloud"):
-        asked = {key: option(f"--{key}") for key in ("flavor", "image", "network")}
+        asked = {key: option(f"--{key}") for key in ("flavor", "image", "network", "lab")}
         yield UserCloud(name, **asked)
         return
     with temporary_directory("warmpool-novasim-") as directory:
@@ -138,8 +144,7 @@ def sandbox(
     opened = Sandbox(cluster, cloud)
     opened.create()
     yield opened
-    if isinstance(cloud, Simulator):
-        cloud.mend()
+    cloud.mend()
     fleet.ensure(1)
     opened.clear()
     assert opened.servers() == []

@@ -9,23 +9,6 @@ from warmpool.api.names import Kind
 pytestmark = pytest.mark.simulator
 
 
-def test_a_quota_that_is_reached_and_then_raised(sandbox: Sandbox, simulator: Simulator) -> None:
-    there = len(simulator.records())
-    simulator.do(do="quota", instances=there + 2)
-    pool = sandbox.pool("data", 4)
-    sandbox.wait(f"warmpool/{pool}", "condition=CapacityAvailable=False")
-    told = sandbox.condition(pool, "CapacityAvailable")
-    assert told["reason"] == "QuotaExceeded"
-    assert str(there + 2) in told["message"]
-    sandbox.await_status(pool, "ready", 2)
-    assert sandbox.status(pool)["lastFailure"]["reason"] == "QuotaExceeded"
-    simulator.do(do="quota", instances=there + 10)
-    sandbox.await_ready(pool, 4)
-    assert sandbox.condition(pool, "CapacityAvailable")["status"] == "True"
-    assert "lastFailure" not in sandbox.status(pool)
-    assert len(sandbox.servers()) == 4
-
-
 def test_a_vm_whose_guest_never_answers_is_replaced(sandbox: Sandbox, simulator: Simulator) -> None:
     probe = simulator.probe()
     pool = sandbox.pool("data", 1, health={"launchTimeout": "4s", "probe": probe})

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import pytest
 import yaml
 
+from harness.lab import Lab
 from warmpool.tools.demo.clouds import Survey, ask, choose, clouds_yaml_of
 from warmpool.tools.processes import Process, free_ports
 
@@ -39,15 +41,42 @@ class CloudUnderTest(Protocol):
         """Names of the servers in Nova that have this in their names."""
         ...
 
+    def used(self) -> int:
+        """Servers that the project has."""
+        ...
+
+    def allow(self, instances: int) -> None:
+        """Let the project have so many servers in all, until the test is over."""
+        ...
+
+    def kill_compute(self, hypervisor: str) -> None:
+        """End its nova-compute. What runs there goes on running."""
+        ...
+
+    def revive_computes(self) -> None:
+        """Start again what was killed."""
+        ...
+
+    def mend(self) -> None:
+        """Have everything as it was before the test."""
+        ...
+
 
 class UserCloud:
     """A cloud of the user's clouds.yaml. Nothing is known to answer in its guests."""
 
     def __init__(
-        self, name: str, *, flavor: str | None, image: str | None, network: str | None
+        self,
+        name: str,
+        *,
+        flavor: str | None,
+        image: str | None,
+        network: str | None,
+        lab: str | None,
     ) -> None:
         self.name = name
         self.clouds_yaml = clouds_yaml_of(name, os.environ)
+        self._lab = Lab(name, self.clouds_yaml, lab) if lab else None
         self._choice = choose(self._survey(), flavor=flavor, image=image, network=network)
         self.zones = self._choice.zones
 
@@ -62,6 +91,27 @@ class UserCloud:
     def servers(self, mark: str) -> list[str]:
         return [name for s in self._survey().servers if mark in (name := str(s["name"]))]
 
+    def used(self) -> int:
+        return self._own().used()
+
+    def allow(self, instances: int) -> None:
+        self._own().allow(instances)
+
+    def kill_compute(self, hypervisor: str) -> None:
+        self._own().kill_compute(hypervisor)
+
+    def revive_computes(self) -> None:
+        self._own().revive_computes()
+
+    def mend(self) -> None:
+        if self._lab is not None:
+            self._lab.mend()
+
+    def _own(self) -> Lab:
+        if self._lab is None:
+            pytest.skip(f"nobody has said with --lab that cloud {self.name!r} may be broken")
+        return self._lab
+
     def _survey(self) -> Survey:
         return ask(self.clouds_yaml, self.name)
 
@@ -75,6 +125,7 @@ class Simulator:
     def __init__(self, directory: Path, *, seed: int = 1, world: Path = WORLD) -> None:
         [self.guest_port] = free_ports(1)
         self._world = world
+        self._killed: list[str] = []
         clouds, ready = directory / "clouds.yaml", directory / "url"
         command: list[str | Path] = [
             sys.executable,
@@ -132,8 +183,23 @@ class Simulator:
     def disarm(self, fault: int) -> None:
         self._call("DELETE", f"faults/{fault}")
 
+    def used(self) -> int:
+        return len(self.records())
+
+    def allow(self, instances: int) -> None:
+        self.do(do="quota", instances=instances)
+
+    def kill_compute(self, hypervisor: str) -> None:
+        self.do(do="host", host=hypervisor, change="kill")
+        self._killed.append(hypervisor)
+
+    def revive_computes(self) -> None:
+        while self._killed:
+            self.do(do="host", host=self._killed.pop(), change="revive")
+
     def mend(self) -> None:
-        """Switch all faults off, and quotas as the world has them."""
+        """Switch all faults off, quotas as the world has them, and all hypervisors on."""
+        self.revive_computes()
         self._call("DELETE", "faults")
         quota = yaml.safe_load(self._world.read_text(encoding="utf-8"))["quota"]
         self.do(do="quota", **quota)

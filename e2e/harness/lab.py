@@ -1,0 +1,118 @@
+"""A real cloud that is the tester's to break: its quota, and its nova-compute processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+QUOTA: Final = Path(__file__).parent / "quota.py"
+ANSWER_WITHIN: Final = 60.0
+"""Seconds for one call of the child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a process was started, so that it can be again."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    folder: str
+
+    @classmethod
+    def of(cls, pid: int) -> "Command":
+        proc = Path(f"/proc/{pid}")
+        environ = (item.partition("=") for item in _items(proc / "environ"))
+        return cls(
+            _items(proc / "cmdline"),
+            {name: value for name, _, value in environ},
+            str((proc / "cwd").readlink()),
+        )
+
+
+def _items(file: Path) -> list[str]:
+    return [item.decode() for item in file.read_bytes().split(b"\0") if item]
+
+
+class Lab:
+    """What only its owner may do to a cloud. `mend` takes all of it back."""
+
+    def __init__(self, cloud: str, clouds_yaml: str, pid_files: str) -> None:
+        """Know the way.
+
+        Args:
+            cloud: its name in the clouds.yaml; with the admin role.
+            clouds_yaml: the text.
+            pid_files: path of the file whose first word is the process id of a hypervisor's
+                nova-compute; `{n}` stands for the number in the hypervisor's name.
+        """
+        self._cloud = cloud
+        self._clouds_yaml = clouds_yaml
+        self._pid_files = pid_files
+        self._limit: int | None = None
+        self._killed: dict[str, Command] = {}
+
+    def used(self) -> int:
+        """Servers that the project has."""
+        return int(self._quota()["used"])
+
+    def allow(self, instances: int) -> None:
+        """Let the project have so many servers in all."""
+        before = self._quota(str(instances))["limit"]
+        self._limit = before if self._limit is None else self._limit
+
+    def kill_compute(self, hypervisor: str) -> None:
+        """Kill its nova-compute with -9. What runs there goes on running."""
+        [number] = re.findall(r"\d+", hypervisor)[:1]
+        file = Path(self._pid_files.format(n=number))
+        pid = int(file.read_text().split()[0])
+        self._killed[str(file)] = Command.of(pid)
+        os.kill(pid, signal.SIGKILL)
+
+    def revive_computes(self) -> None:
+        """Start what was killed again, as it was started."""
+        for file, command in self._killed.items():
+            process = subprocess.Popen(
+                command.argv,
+                env=command.environ,
+                cwd=command.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            Path(file).write_text(f"{process.pid} {_start_time(process.pid)}\n")
+        self._killed.clear()
+
+    def mend(self) -> None:
+        """Have everything as it was."""
+        self.revive_computes()
+        if self._limit is not None:
+            self._quota(str(self._limit))
+            self._limit = None
+
+    def _quota(self, *number: str) -> dict[str, Any]:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(self._clouds_yaml)
+            file.flush()
+            done = subprocess.run(
+                [sys.executable, str(QUOTA), self._cloud, *number],
+                env=os.environ | {"OS_CLIENT_CONFIG_FILE": file.name},
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_WITHIN,
+                check=False,
+            )
+        assert done.returncode == 0, f"the quota of cloud {self._cloud!r}: {done.stderr[-500:]}"
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+
+def _start_time(pid: int) -> str:
+    """In the kernel's ticks: with it a process id means one process for ever."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
