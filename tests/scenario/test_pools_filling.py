@@ -124,7 +124,7 @@ async def test_a_build_that_hangs_is_given_up_after_the_launch_timeout() -> None
 async def test_a_guest_that_does_not_answer_is_not_ready_before_it_does() -> None:
     async with Lab() as lab:
         pool = lab.pool(replicas=1, health={"probe": {"tcpSocket": {"port": 22}}})
-        await lab.until(lambda: [s for s in lab.servers() if s.vm_state == "active"])
+        await lab.until(lab.servers)
         (server,) = lab.servers()
         lab.nova.set_reachable(server, reachable=False)
         await lab.always(lambda: lab.status(pool).get("ready", 0) == 0, 20)

@@ -244,6 +244,7 @@ class CloudSession:
         self._failures = 0
         self.capacity.rest(resting=False)
         self._rhythm.listed(started, look_back, whole=listing.complete)
+        self._rhythm.took(self._clock.monotonic() - started)
         self._skew = skew(asked, listing.taken_at, self._clock.now())
         self._heard(self._believed(listing, started), started)
         await self._look_at_hosts(started)

@@ -17,7 +17,8 @@ POLL_MIN: Final = 0.1
 POLL_MAX: Final = 3.0
 POLL_SHARE: Final = 0.05
 """Between listings while something is under way: this share of what a build takes here, within
-these seconds. Half of it is added to each build."""
+these seconds. Half of it is added to each build. It is no shorter than a listing takes: a slow cloud
+is not asked all the time."""
 
 POLL_IDLE: Final = 10.0
 """Seconds between listings when nothing is expected to change."""
@@ -63,6 +64,7 @@ class Rhythm:
         self._broken = 0
         """Complete listings in a row that were not whole."""
         self._build: float | None = None
+        self._took = 0.0
 
     def look_back(self, now: float) -> timedelta | None:
         """How far the next listing looks back beyond the last one; None: it is complete."""
@@ -98,6 +100,11 @@ class Rhythm:
         before = seconds if self._build is None else self._build
         self._build = before + (seconds - before) * BUILD_MEMORY
 
+    def took(self, seconds: float) -> None:
+        """A listing was answered after so long."""
+        self._took = seconds
+
     def pause(self) -> float:
         """Seconds between listings while something is under way."""
-        return min(max((self._build or 0.0) * POLL_SHARE, POLL_MIN), POLL_MAX)
+        share = (self._build or 0.0) * POLL_SHARE
+        return min(max(share, POLL_MIN, self._took), POLL_MAX)
