@@ -15,7 +15,7 @@ async def settle_group(cloud: Cloud, pool: Pool) -> str:
     """Have the group of the pool's hint, and none of former ones without members; its id.
 
     Two leaders in a row may both make it: then the same one of the two is used ever after. Empty:
-    the pool has no hint.
+    the pool has no hint, or is going and has no group.
 
     Raises:
         CloudError: Nova could not be asked, or the project may have no more groups.
@@ -27,7 +27,7 @@ async def settle_group(cloud: Cloud, pool: Pool) -> str:
     ours = await _groups_of(cloud, pool.uid)
     named = sorted((g for g in ours if g.name == name), key=lambda g: (-g.members, g.id))
     kept = named[0].id if hint and named else ""
-    if hint and not kept:
+    if hint and not kept and not pool.deleting:
         kept = await cloud.create_group(name)
     for group in ours:
         if group.id != kept and not group.members:
