@@ -28,7 +28,7 @@ def test_sixty_vms_lie_evenly_and_a_dead_hypervisor_s_are_given_to_nobody(sandbo
     assert len(sick) == lost
     assert f"{WIDE - lost} " in sandbox.refused("all", {pool: WIDE})["message"]
     sandbox.cloud.revive_computes()
-    sandbox.await_ready(pool, WIDE, seconds=120)
+    sandbox.await_ready(pool, WIDE, seconds=240)  # a nova-compute takes its time to come back
     assert {vm["NAME"] for vm in sandbox.table("wvm")} == {vm["NAME"] for vm in vms}
 
 
