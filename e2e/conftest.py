@@ -15,7 +15,7 @@ from harness.clouds import CloudUnderTest, Simulator, UserCloud
 from harness.fleet import Fleet, install
 from harness.sandbox import Sandbox
 
-from warmpool.tools.cluster import Cluster
+from warmpool.tools.cluster import Cluster, ClusterError
 from warmpool.tools.controlplane import open_cluster
 from warmpool.tools.processes import temporary_directory
 
@@ -84,10 +84,18 @@ def pytest_runtest_makereport(
     if report.failed and isinstance(item, pytest.Function):
         fleet, sandbox = item.funcargs.get("fleet"), item.funcargs.get("sandbox")
         if isinstance(sandbox, Sandbox):
-            report.sections.append(("kubectl get", sandbox.tables()))
+            report.sections.append(("kubectl get", _shown(sandbox)))
         if isinstance(fleet, Fleet):
             report.sections.append(("operators", fleet.log_tail(TOLD)))
     return report
+
+
+def _shown(sandbox: Sandbox) -> str:
+    """What a failure left; where nothing can be asked any more, that must not hide the failure."""
+    try:
+        return sandbox.tables()
+    except ClusterError as error:
+        return str(error)
 
 
 @pytest.fixture(scope="session")
