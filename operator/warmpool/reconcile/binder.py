@@ -68,6 +68,9 @@ the API server now and then: they have to be as steady."""
 BURST: Final = 4
 """Claims being answered at once that make a burst: more of them are likely to come."""
 
+TICK: Final = 0.001
+"""Seconds that are waited for at least: a clock may round less down to nothing, and stand still."""
+
 CALM: Final = 0.1
 """Seconds after a burst for which settling waits: the rest of the burst must not wait for it."""
 
@@ -366,7 +369,7 @@ class Binder:
         each of them would write a ledger with all that is not settled.
         """
         while (now := self._clock.monotonic()) < latest and now < self._burst_at + CALM:  # noqa: ASYNC110 - it waits for the clock
-            await asyncio.sleep(min(self._burst_at + CALM, latest) - now)
+            await asyncio.sleep(max(min(self._burst_at + CALM, latest) - now, TICK))
         return now >= self._burst_at + CALM and not self._publishing
 
     async def _settle_vm(self, entry: LedgerEntry, vm: LedgerVM) -> None:
