@@ -114,6 +114,14 @@ def test_until_a_build_was_seen_the_pace_is_quick() -> None:
     assert begun().pause() == POLL_MIN
 
 
+def test_a_slow_cloud_is_not_asked_all_the_time() -> None:
+    rhythm = begun()
+    rhythm.took(1.5)
+    assert rhythm.pause() == 1.5
+    rhythm.took(99.0)
+    assert rhythm.pause() == POLL_MAX
+
+
 @pytest.mark.parametrize(("build", "pause"), [(2.0, POLL_MIN), (20.0, 1.0), (600.0, POLL_MAX)])
 def test_the_pace_is_a_share_of_what_a_build_takes(build: float, pause: float) -> None:
     rhythm = begun()

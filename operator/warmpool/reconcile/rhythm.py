@@ -17,8 +17,8 @@ POLL_MIN: Final = 0.1
 POLL_MAX: Final = 3.0
 POLL_SHARE: Final = 0.05
 """Between listings while something is under way: this share of what a build takes here, within
-these seconds. Half of it is added to each build. It is no shorter than a listing takes: a slow cloud
-is not asked all the time."""
+these seconds. Half of it is added to each build. It is no shorter than a listing takes: a slow
+cloud is not asked all the time."""
 
 POLL_IDLE: Final = 10.0
 """Seconds between listings when nothing is expected to change."""
