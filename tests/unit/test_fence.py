@@ -25,11 +25,12 @@ CLOUD_READS = {
     "topology",
     "inventory",
     "quota",
+    "groups",
     "down_hosts",
     "console",
     "close",
 }
-CLOUD_WRITES = {"create", "delete", "rebuild", "set_metadata"}
+CLOUD_WRITES = {"create", "delete", "rebuild", "set_metadata", "create_group", "delete_group"}
 
 
 class Recording:
