@@ -447,7 +447,7 @@ def missed(made: Json) -> list[str]:
 def simulated_cloud(folder: Path) -> Iterator[str]:
     """The simulator as a process of its own; its clouds.yaml."""
     clouds, ready = folder / "clouds.yaml", folder / "url"
-    command = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
+    command: list[str | Path] = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
     command += ["--clouds-out", clouds, "--ready-file", ready]
     with Process.start(command, log=folder / "novasim.log", name="novasim") as process:
         process.wait_for(lambda: ready.exists() and ready.read_text(), 30, "its address")

@@ -91,7 +91,7 @@ class Cloud:
 @contextlib.contextmanager
 def simulated_cloud(folder: Path) -> Iterator[Cloud]:
     clouds, ready = folder / "clouds.yaml", folder / "url"
-    command = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
+    command: list[str | Path] = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
     command += ["--clouds-out", clouds, "--ready-file", ready]
     with Process.start(command, log=folder / "novasim.log", name="novasim") as process:
         process.wait_for(lambda: ready.exists() and ready.read_text(), 30, "its address")

@@ -19,7 +19,7 @@ from harness.clouds import Simulator
 from harness.fleet import HOME, Fleet
 from harness.history import Api, Recorder
 from harness.replay import Replay, Verdict
-from harness.sandbox import Sandbox
+from harness.sandbox import Body, Sandbox
 from harness.storm import FULL, SMALL, Storm
 
 from warmpool.api.names import Kind
@@ -79,7 +79,7 @@ async def recording(sandbox: Sandbox) -> AsyncIterator[Recorder]:
 
 def filled(sandbox: Sandbox) -> dict[str, str]:
     """The pools, once they are full. VMs of one are built anew after a claim, the other's go."""
-    more = {"data": {"reserve": RESERVE}, "master": {"reclaimPolicy": "Recycle"}}
+    more: dict[str, Body] = {"data": {"reserve": RESERVE}, "master": {"reclaimPolicy": "Recycle"}}
     pools = {
         short: sandbox.pool(short, replicas, maxConcurrent=16, health={}, **more[short])
         for short, replicas in REPLICAS.items()
@@ -93,7 +93,7 @@ def spoken(storm: Storm, verdict: Verdict, events: int) -> str:
     """The figures of a run."""
     took = sorted(at - storm.posted[uid] for uid, at in verdict.answered.items())
     gaps = [round(gap, 2) for gap in storm.gaps]
-    figures = dict(sorted(verdict.figures.items()))
+    figures: Body = dict(sorted(verdict.figures.items()))
     figures |= {"events": events, "most claims open at once": storm.most_open}
     times = {f"p{p}": round(took[len(took) * p // 100], 3) for p in (50, 90, 99)}
     figures |= {"seconds to the answer": times, "seconds from kill to takeover": gaps}
@@ -131,5 +131,6 @@ async def test_a_storm_of_claims_while_leaders_die(
     assert verdict.faults == [], f"seed {seed}"
     assert len(storm.gaps) == profile.kills
     assert len(storm.posted) == profile.claims
+    assert isinstance(stormy.cloud, Simulator)
     known = {vm["status"]["serverID"] for vm in recorder.now[Kind.WARM_VM].values()}
     assert {server["id"] for server in stormy.cloud.records()} == known

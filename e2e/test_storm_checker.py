@@ -177,7 +177,7 @@ def test_the_reserve_is_none_of_an_ordinary_claims() -> None:
 
 
 def test_a_claim_that_waits_holds_the_next_one_back() -> None:
-    waits = {"onUnsatisfied": "Wait", "timeout": "5s"}
+    waits: Body = {"onUnsatisfied": "Wait", "timeout": "5s"}
     held = refused(message="2 are ready; the rest is kept for claims that wait before it")
     story = [*BEGIN, claim("c", 4, **waits), claim("d", 1), claim("d", 1, held)]
     given_up = claim("c", 4, refused("TimedOut"), **waits)

@@ -47,7 +47,7 @@ def keeps(limit: Body, vms: Sequence[tuple[str, Spot]]) -> bool:
                 return False
             loads[name] = loads.get(name, 0) + 1
     most, least = max(loads.values(), default=0), min(loads.values(), default=0)
-    return (
+    return bool(
         most <= limit.get("maxPerDomain", most)
         and len(loads) >= limit.get("minDomains", 0)
         and most - least <= limit.get("maxSkew", most)

@@ -9,6 +9,7 @@ import http
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -94,11 +95,7 @@ class Market:
             pool = self.rng.choice(list(self.sizes))
             self.replicas[pool] = self.rng.randint(*self.sizes[pool])
             patch = {"spec": {"replicas": self.replicas[pool]}}
-            await insist(
-                lambda pool=pool, patch=patch: self.client.merge(
-                    Kind.WARM_POOL, self.namespace, pool, patch
-                )
-            )
+            await insist(partial(self.client.merge, Kind.WARM_POOL, self.namespace, pool, patch))
 
     def _claims(self) -> dict[str, Body]:
         return {c["metadata"]["name"]: c for c in self.record.now[Kind.VM_CLAIM].values()}

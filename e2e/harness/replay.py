@@ -312,9 +312,8 @@ class Replay:
         reserves = dict(self._reserves) if ordinary else {}
         ahead = self._ahead(at, answer)
         for uids in (self._free[at], self._free[at] - ahead):
-            free = Counter(self._spots[uid] for uid in uids)
-            if held:
-                free = self._without_kept(free, at, answer, reserves)
+            spots = Counter(self._spots[uid] for uid in uids)
+            free = self._without_kept(spots, at, answer, reserves) if held else spots
             if not feasible(spec, free, reserves):
                 return True
         return False

@@ -177,6 +177,8 @@ class Sizes:
                     self._taken = frozenset(bound | removals_of(event.body))
                 case Kind.WARM_VM:
                     self._vm(event)
+                case _:
+                    pass
 
     def _look_ahead(self) -> None:
         """What will be known only later of decisions that were taken before."""

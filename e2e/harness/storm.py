@@ -139,7 +139,8 @@ class Storm:
         self.gaps.append(time.monotonic() - started)
 
     def _epoch(self) -> int:
-        return max(b["spec"]["epoch"] for b in self.recorder.now[Kind.BINDING_LEDGER].values())
+        ledgers = self.recorder.now[Kind.BINDING_LEDGER].values()
+        return max(int(ledger["spec"]["epoch"]) for ledger in ledgers)
 
     async def settle(self, ready: int) -> None:
         """Wait until nothing is under way and so many VMs are ready and free."""
