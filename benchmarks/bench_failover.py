@@ -368,7 +368,8 @@ async def measure(arguments: argparse.Namespace, control_plane: ControlPlane, cl
     ours = f"/apis/{API_VERSION}"
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(control_plane.kubeconfig))
-        await api.served("vmclaims")
+        for plural in ("vmclaims", "bindingledgers"):
+            await api.served(plural)
         bench = Bench(api, Load(api), Replicas(api, kubeconfig, Path(arguments.log)))
         for plural, take_in in (
             ("vmclaims", bench.load.take_in),
