@@ -108,6 +108,19 @@ async def test_a_vm_is_not_let_go_because_a_listing_lacks_its_server_for_a_while
         assert lab.most == 2
 
 
+async def test_a_server_that_a_listing_lacks_for_a_while_is_not_built_again() -> None:
+    """The next leader POSTed a second one, and one of both outlived their WarmVM."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=2)
+        await lab.until(lambda: len(lab.servers()) == 2)
+        tell_the_truth = lab.arm(ListFault(effect="empty"))
+        await lab.restart()
+        await asyncio.sleep(6)
+        tell_the_truth()
+        await lab.until(lambda: lab.is_even(pool, 2))
+        assert lab.most == 2
+
+
 async def test_a_vm_that_never_had_a_server_goes_once_that_is_certain() -> None:
     async with Lab() as lab:
         lab.arm(ApiFault(effect="status", status=503, method="POST"))

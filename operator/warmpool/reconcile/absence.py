@@ -1,4 +1,4 @@
-"""Whether Nova certainly has no server of a WarmVM, so that the WarmVM may go.
+"""Whether Nova certainly has no server of a WarmVM, so that it may go, or be given one.
 
 A server whose id is known is asked for by it, and a 404 is the truth. The server of a build that
 a former leader began is known by its tag alone, and a search by tag is a listing: those may lie
@@ -23,6 +23,15 @@ class Absences:
         self._clock = clock
         self._since: dict[VmUid, float] = {}
         self._met: dict[VmUid, set[ServerId]] = {}
+        self._posted: set[VmUid] = set()
+
+    def posted(self, owner: VmUid) -> None:
+        """This leader has asked for its server: what it has not had an answer to it knows of."""
+        self._posted.add(owner)
+
+    def is_ours(self, owner: VmUid) -> bool:
+        """Whether nobody but this leader has asked for its server lately."""
+        return owner in self._posted
 
     def met(self, owner: VmUid) -> AbstractSet[ServerId]:
         """Ids of servers that it had: by these one can ask."""
@@ -35,8 +44,10 @@ class Absences:
     def is_sure(self, owner: VmUid, *, asked: bool) -> bool:
         """Nothing was found: whether that is believed. `asked`: by an id that it has or had."""
         now = self._clock.monotonic()
-        if not asked and now - self._since.setdefault(owner, now) < SURE_AFTER:
-            return False
+        return asked or now - self._since.setdefault(owner, now) >= SURE_AFTER
+
+    def over(self, owner: VmUid) -> None:
+        """Nobody will ask for it any more."""
         self._since.pop(owner, None)
         self._met.pop(owner, None)
-        return True
+        self._posted.discard(owner)

@@ -164,6 +164,7 @@ class Executor:
         )
         session.capacity.promise(vm.ref, spec, aim)
         self._recorder.mark(vm.uid, Mark.POSTING)
+        self._absences.posted(vm.uid)
         try:
             server = await self._create(request, session)
         except OutcomeUnknown:
@@ -183,20 +184,24 @@ class Executor:
             session.capacity.may_not_aim(str(error))
             return await session.cloud.create(replace(request, hypervisor=""))
 
-    async def build(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
-        """Find the server of a WarmVM by its tag, or else POST it.
+    async def build(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> bool:
+        """Find the server of a WarmVM by its tag, or else POST it; False: it is not certain yet.
 
         A search by tag is a listing, and those may lie: a server whose POST was answered is asked
-        for by its id before another is POSTed.
+        for by its id before another is POSTed, and one that only a former leader may have POSTed
+        is searched for some time.
         """
         mine = await session.cloud.find(vm.uid)
-        accepted = session.accepted(vm.uid)
+        accepted, ours = session.accepted(vm.uid), self._absences.is_ours(vm.uid)
         if mine:
             session.found(min(mine, key=lambda s: (s.created or self._clock.now(), s.id)))
         elif accepted is not None and (seen := await session.cloud.get(accepted)) is not None:
             session.found(replace(seen, owner=vm.uid))
-        else:
+        elif self._absences.is_sure(vm.uid, asked=ours or accepted is not None):
             await self.post(vm, spec, session)
+        else:
+            return False
+        return True
 
     async def report_building(self, vm: Vm, server: Server) -> None:
         """Show people the server of a build that takes its time."""
@@ -504,6 +509,7 @@ class Executor:
                 return False
             session.gone(vm.uid)
             await self._let_go(vm)
+            self._absences.over(vm.uid)
             return True
         self._absences.found(vm.uid, servers)
         for server in servers:
@@ -515,6 +521,7 @@ class Executor:
         """Ids that its servers have or had."""
         seen = session.server(vm.uid)
         ids = {vm.server, session.accepted(vm.uid), seen.id if seen is not None else None}
+        ids |= {stray.id for stray in session.strays() if stray.owner == vm.uid}
         return {server for server in ids if server is not None} | self._absences.met(vm.uid)
 
     async def _servers_of(

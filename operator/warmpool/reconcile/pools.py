@@ -89,6 +89,11 @@ MOVED_ON_MAX: Final = timedelta(seconds=2)
 PROBE_EVERY: Final = timedelta(seconds=1)
 """Between probes of a VM that is not up yet."""
 
+SEARCH_EVERY: Final = timedelta(seconds=1)
+"""Between searches for a server that a former leader may have POSTed; doubled to `SEARCH_MAX`."""
+
+SEARCH_MAX: Final = timedelta(seconds=4)
+
 TERMINATE_EVERY: Final = timedelta(seconds=1)
 """Between looks at a server that is being deleted; doubled up to `TERMINATE_MAX`."""
 
@@ -465,9 +470,10 @@ class PoolWorker:
         do, spec = self._executor, self._recipe.spec_for(action.vm)
         match action:
             case Build(vm=vm):
-                if spec is not None:
-                    await do.build(vm, spec, session)
+                if spec is not None and await do.build(vm, spec, session):
                     self._setbacks.posted(vm.uid)
+                elif spec is not None:
+                    self._again(vm, SEARCH_EVERY, SEARCH_MAX)
             case Rebuild(vm=vm, server=server):
                 if spec is not None:
                     await self._rebuild(vm, server, spec, session)
