@@ -101,15 +101,18 @@ class Lab:
         """What the replicas had to tell, in its order."""
         self.most = 0
         """Servers that there ever were at once."""
+        self.store = Store()
+        """What the latest replica knows."""
         self._term: asyncio.Task[None] | None = None
         self._leads: list[bool] = []
         self._watching: asyncio.Task[None] | None = None
 
     # -- the operator -------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """A replica wins the Lease, with all that it knows still to be learned."""
-        store = Store()
+    def start(self, store: Store | None = None) -> None:
+        """A replica wins the Lease, with all that it knows still to be learned, or this store."""
+        store = Store() if store is None else store
+        self.store = store
         self.cluster.feed(store, WATCH_LAG)
         self._leads.append(True)
         mine = len(self._leads) - 1
@@ -133,6 +136,12 @@ class Lab:
     def leads(self, replica: int) -> bool:
         """Whether a replica believes that it leads. It asks before it changes anything."""
         return self._leads[replica]
+
+    async def ended(self) -> None:
+        """Until the leader has ended by itself; raises what it died of."""
+        task, self._term = self._term, None
+        assert task is not None
+        await task
 
     async def stop(self) -> None:
         """The leader dies in the middle of whatever it does."""

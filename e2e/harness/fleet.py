@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,18 @@ def install(cluster: Cluster) -> Path:
 class Fleet:
     """The operator's replicas. Whoever breaks one leaves the mending to the next test."""
 
-    def __init__(self, cluster: Cluster, kubeconfig: Path, directory: Path) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        kubeconfig: Path,
+        directory: Path,
+        *,
+        name: str = "e2e",
+        env: Mapping[str, str] = LEASE,
+    ) -> None:
+        """Replicas called `name`-1, `name`-2 ..., with settings of their own."""
+        self._name = name
+        self._env = env
         self._cluster = cluster
         self.kubeconfig = kubeconfig
         """Of the operator's ServiceAccount."""
@@ -61,13 +73,13 @@ class Fleet:
 
     def start(self) -> Process:
         """One more. It need not be ready yet."""
-        identity = f"e2e-{next(self._numbers)}"
+        identity = f"{self._name}-{next(self._numbers)}"
         process = Process.start(
             [sys.executable, "-m", "warmpool", "run"],
             log=self._directory / f"{identity}.log",
             env={
                 **self._cluster.environment(self.kubeconfig),
-                **LEASE,
+                **self._env,
                 "WARMPOOL_KUBECONFIG": str(self.kubeconfig),
                 "WARMPOOL_IDENTITY": identity,
             },
@@ -137,4 +149,6 @@ class Fleet:
         return process if process is not None and process.alive else None
 
     def _logs(self) -> list[Path]:
-        return sorted(self._directory.glob("e2e-*.log"), key=lambda log: log.stat().st_mtime)
+        return sorted(
+            self._directory.glob(f"{self._name}-*.log"), key=lambda log: log.stat().st_mtime
+        )

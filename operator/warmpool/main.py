@@ -13,7 +13,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
-from warmpool.domain.errors import ClusterError
+from warmpool.domain.errors import WarmpoolError
 from warmpool.embed import OperatorThread, Settings
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,21 @@ def run(settings: Settings) -> int:
     try:
         _wait(operator, told)
         operator.stop()
-    except (ClusterError, OSError) as error:
-        log.error("%s", error)  # noqa: TRY400 - the text says all there is
-        return 1
-    except Exception:
-        log.exception("the operator has died")
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, WarmpoolError | OSError):
+            log.error("%s", cause)  # noqa: TRY400 - the text says all there is
+        else:
+            log.exception("the operator has died")
         return 1
     return 0
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error in a tree of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _wait(operator: OperatorThread, told: threading.Event) -> None:

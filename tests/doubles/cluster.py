@@ -63,6 +63,15 @@ class Feed:
                 self.store.apply(change.kind, change.body, deleted=change.deleted)
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What an API server held at one moment."""
+
+    version: int
+    objects: dict[Kind, dict[Ref, dict[str, Any]]]
+    leases: dict[str, dict[str, Any]]
+
+
 class FakeCluster:
     """See the module."""
 
@@ -190,6 +199,20 @@ class FakeCluster:
             new["metadata"]["deletionGracePeriodSeconds"] = 0
             new["metadata"]["generation"] += 1
             self._store(kind, ref, new)
+
+    def backup(self) -> "Backup":
+        """All that there is at this moment."""
+        return Backup(self._version, copied(self._objects), copied(self._leases))
+
+    def restore(self, backup: "Backup", *, ahead: int = 0) -> None:
+        """Begin anew from a backup. No watch goes on: whoever watched must be started anew.
+
+        The revisions go on where they ended then, or later by `ahead`. Uids never come again.
+        """
+        self._version = backup.version + ahead
+        self._objects, self._leases = copied(backup.objects), copied(backup.leases)
+        self._lease_log.clear()
+        self._feeds.clear()
 
     # -- Leases -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from builders import POOL, a_claim_body, a_place, a_pool_body, a_vm_body, after
 from warmpool.api.names import Kind
 from warmpool.domain.cloud import Place
+from warmpool.domain.errors import WentBack
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.ports.cluster import Snapshot
 from warmpool.reconcile.store import Store
@@ -51,6 +52,44 @@ def test_an_event_that_comes_twice_counts_once() -> None:
 def test_a_vm_that_moves_counts_at_its_new_place() -> None:
     store = a_store(a_vm_body(version=5), a_vm_body(version=6, place=a_place(2)))
     assert free(store) == {a_place(2): 1}
+
+
+def test_a_list_that_shows_an_object_as_it_was_long_ago_is_of_another_history() -> None:
+    """It was restored from a backup, with revisions that go on where the lost ones ended."""
+    store = a_store(a_vm_body(version=50))
+    with pytest.raises(WentBack):
+        store.reconcile(Kind.WARM_VM, listed(1000, a_vm_body(version=7)))
+
+
+def test_so_is_one_that_shows_what_an_earlier_one_had_shown_to_be_gone() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.reconcile(Kind.WARM_VM, listed(20))
+    with pytest.raises(WentBack):
+        store.reconcile(Kind.WARM_VM, listed(1000, a_vm_body(version=5)))
+
+
+def test_a_list_that_is_behind_the_watch_is_not() -> None:
+    store = a_store(a_vm_body(version=50))
+    assert store.reconcile(Kind.WARM_VM, listed(40, a_vm_body(version=7))) == 0
+
+
+def test_nor_is_one_that_comes_after_a_later_one_or_after_the_end_of_what_it_shows() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.reconcile(Kind.WARM_VM, listed(20, a_vm_body(version=5)))
+    store.apply(Kind.WARM_VM, a_vm_body(version=25), deleted=True)
+    store.reconcile(Kind.WARM_VM, listed(22, a_vm_body(version=5)))
+    store.reconcile(Kind.WARM_VM, listed(30))
+    store.reconcile(Kind.WARM_VM, listed(23, a_vm_body(version=5)))
+    assert store.vm(VM1) is None
+
+
+def test_the_newest_version_of_a_kind_is_known_whatever_showed_it() -> None:
+    store = a_store(a_vm_body(version=5))
+    assert (store.newest(Kind.WARM_VM), store.newest(Kind.VM_CLAIM)) == (5, 0)
+    store.apply(Kind.WARM_VM, a_vm_body(version=9), deleted=True)
+    assert store.newest(Kind.WARM_VM) == 9
+    store.reconcile(Kind.WARM_VM, listed(12))
+    assert store.newest(Kind.WARM_VM) == 12
 
 
 def test_a_late_event_about_a_deleted_object_does_not_bring_it_back() -> None:

@@ -18,6 +18,7 @@ WarmpoolError
     ClusterUnavailable    it did not happen; try again
     ClusterOutcomeUnknown it may have happened: read before trying again
   NotLeading            this replica must not write; stop
+  WentBack              the API server has forgotten what it said: forget it, too, and start anew
 """
 
 from warmpool.api.names import Reason
@@ -121,6 +122,13 @@ class ClusterUnavailable(ClusterError):
 
 class ClusterOutcomeUnknown(ClusterError):
     """The call may have happened: read before trying again."""
+
+
+class WentBack(WarmpoolError):
+    """The API server shows an older state than before: it was restored from a backup.
+
+    Whoever remembers the newer one would take each truth for an echo of the past.
+    """
 
 
 class NotLeading(WarmpoolError):

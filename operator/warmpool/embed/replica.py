@@ -104,6 +104,7 @@ class Replica:
             ClusterError: there is no usable configuration for the API server.
             OSError: the probes' port cannot be had.
             RuntimeError: the watches have ended by themselves.
+        ExceptionGroup: of WentBack, if the API server has forgotten what it said.
         """
         settings = self._settings
         login = await Credentials.load(settings.kubeconfig, settings.context)
@@ -145,7 +146,7 @@ class Replica:
         """
         stop_watching = asyncio.Event()
         working = asyncio.ensure_future(self._work(cluster, comparer))
-        watching = asyncio.ensure_future(self._watch(login, stop_watching))
+        watching = asyncio.ensure_future(self._watch(login, comparer, stop_watching))
         told = asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait((working, watching, told), return_when=asyncio.FIRST_COMPLETED)
@@ -178,10 +179,10 @@ class Replica:
                 )
                 tasks.create_task(self._candidate.run(), name="candidate")
 
-    async def _watch(self, login: Credentials, stop: asyncio.Event) -> None:
+    async def _watch(self, login: Credentials, comparer: Comparer, stop: asyncio.Event) -> None:
         post = at_once if self._own_loop else into(asyncio.get_running_loop())
         streams = hosting.Streams(self.vitals, post)
-        feed = partial(objects.register, store=self._store, post=post)
+        feed = partial(objects.register, store=self._store, post=post, relisted=comparer.relisted)
         watch = partial(hosting.watch, feed, objects.RESOURCES, login, streams)
         await (watch(stop) if self._own_loop else apart(watch, stop))
 

@@ -26,6 +26,9 @@ LOGIN_EVERY: Final = 1.0
 Post = Callable[..., object]
 """Have a function called with arguments in the loop that the store belongs to."""
 
+LAST_BACKOFF: Final = 3.0
+"""Seconds between two attempts to reach an API server that has been away for a while."""
+
 
 class _NoDiffs(kopf.DiffBaseStorage):
     """Nothing of kopf's is kept on our objects."""
@@ -59,6 +62,19 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class _Patience:
+    """Seconds between attempts to reach an API server, without end.
+
+    When they are used up kopf stops, and with it a replica that has all objects in memory; and
+    what an outage ends must not be seen half a minute late.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.1, 0.2, 0.5, 1, 2)
+        while True:
+            yield LAST_BACKOFF
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """How kopf runs: it watches and calls, and writes nothing."""
     settings = kopf.OperatorSettings()
@@ -74,8 +90,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.queueing.exit_timeout = 2
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
-    # Patience for an API server that is down for minutes: when these are used up, kopf stops.
-    settings.networking.error_backoffs = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 30, 30, 30]
+    settings.networking.error_backoffs = _Patience()
     settings.persistence.finalizer = KOPF_FINALIZER
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = _NoProgress()

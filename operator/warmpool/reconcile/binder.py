@@ -43,6 +43,7 @@ from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.reading import read_claim, read_vm
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.removals import Removals
+from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.vitals import TURN_EVERY, Beat
 from warmpool.reconcile.writing import (
@@ -90,13 +91,6 @@ GATHER_MAX: Final = 0.1
 IDLE_DROP: Final = 0.5
 """Seconds after which settled entries are dropped although no claim is bound: until then their VMs
 can be neither released nor looked after."""
-
-RETRY_AFTER: Final = 0.3
-"""Seconds between attempts at a write that the API server did not answer."""
-
-RETRY_REFUSED: Final = 5.0
-"""Seconds between attempts at a write that the API server refuses: what is committed is carried
-out all the same, once whatever stands in the way is mended."""
 
 
 class Binder:
@@ -274,10 +268,10 @@ class Binder:
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
                 unseen = unseen and isinstance(error, ClusterUnavailable)
                 log.info("claim %s: %s; trying again", _name(entry), error)
-                await asyncio.sleep(RETRY_AFTER)
-            except ClusterError:
-                log.exception("the status of claim %s cannot be written", _name(entry))
-                await asyncio.sleep(RETRY_REFUSED)
+                await asyncio.sleep(pause_after(error))
+            except ClusterError as error:
+                log.error("the status of claim %s cannot be written: %s", _name(entry), error)  # noqa: TRY400
+                await asyncio.sleep(pause_after(error))
 
     async def _publish_once(self, entry: LedgerEntry) -> bool:
         """False: the claim has ended without these VMs, so nobody has seen them."""
@@ -332,11 +326,11 @@ class Binder:
                     body = await self._cluster.patch(Kind.VM_CLAIM, claim.ref, patch, status=True)
             except (NotFound, TestFailed):
                 return
-            except (ClusterUnavailable, ClusterOutcomeUnknown):
-                await asyncio.sleep(RETRY_AFTER)
-            except ClusterError:
-                log.exception("the status of claim %s cannot be written", claim.ref)
-                await asyncio.sleep(RETRY_REFUSED)
+            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
+                await asyncio.sleep(pause_after(error))
+            except ClusterError as error:
+                log.error("the status of claim %s cannot be written: %s", claim.ref, error)  # noqa: TRY400
+                await asyncio.sleep(pause_after(error))
             else:
                 self._store.apply(Kind.VM_CLAIM, body)
                 return
@@ -391,11 +385,11 @@ class Binder:
                 return  # deleted by force, finalizer and all: lost like any VM lost later
             except TestFailed:
                 known = None
-            except (ClusterUnavailable, ClusterOutcomeUnknown):
-                await asyncio.sleep(RETRY_AFTER)
-            except ClusterError:
-                log.exception("VM %s/%s cannot be settled", vm.namespace, vm.name)
-                await asyncio.sleep(RETRY_REFUSED)
+            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
+                await asyncio.sleep(pause_after(error))
+            except ClusterError as error:
+                log.error("VM %s/%s cannot be settled: %s", vm.namespace, vm.name, error)  # noqa: TRY400
+                await asyncio.sleep(pause_after(error))
             else:
                 return
 

@@ -5,6 +5,7 @@ somebody else has been superseded and must stop: `NotLeading`.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,15 +17,16 @@ from warmpool.domain.errors import (
     ClusterOutcomeUnknown,
     ClusterUnavailable,
     Conflict,
+    Forbidden,
     NotFound,
     NotLeading,
 )
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
 from warmpool.ports.cluster import Body, Cluster
+from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.writing import dump
 
-RETRY_AFTER: Final = 0.2
-"""Seconds between attempts while the API server does not answer: claims are waiting."""
+log = logging.getLogger(__name__)
 
 MAX_VMS: Final = 4000
 """VMs in the ledger at once: at some 200 bytes each, well below etcd's 1.5 MB per object."""
@@ -148,8 +150,9 @@ class Ledger:
                 raise NotLeading("another replica has written the ledger") from error
             except NotFound as error:
                 raise NotLeading("the ledger was deleted") from error
-            except ClusterUnavailable:
-                await asyncio.sleep(RETRY_AFTER)
+            except (ClusterUnavailable, Forbidden) as error:
+                log.info("the ledger is not written yet: %s", error)
+                await asyncio.sleep(pause_after(error))
             except ClusterOutcomeUnknown:
                 if await self._is_written(wanted):
                     return
@@ -163,8 +166,8 @@ class Ledger:
                 current = await self._cluster.get(Kind.BINDING_LEDGER, self._ref)
             except NotFound as error:
                 raise NotLeading("the ledger was deleted") from error
-            except ClusterUnavailable:
-                await asyncio.sleep(RETRY_AFTER)
+            except (ClusterUnavailable, Forbidden) as error:
+                await asyncio.sleep(pause_after(error))
                 continue
             if current["spec"]["epoch"] != self._epoch:
                 raise NotLeading("another replica has written the ledger")

@@ -9,7 +9,6 @@ any more, and no later one binds what it reads there.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from warmpool.api.names import Kind
 from warmpool.api.v1alpha1.ledger import LedgerRemoval
@@ -24,15 +23,10 @@ from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, VmUid
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.reading import read_vm
+from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER: Final = 0.3
-"""Seconds between attempts at a DELETE that the API server did not answer."""
-
-RETRY_REFUSED: Final = 5.0
-"""Seconds between attempts at a DELETE that the API server refuses."""
 
 
 class Removals:
@@ -89,10 +83,10 @@ class Removals:
                 vm = None
             except NotFound:
                 return
-            except (ClusterUnavailable, ClusterOutcomeUnknown):
-                await asyncio.sleep(RETRY_AFTER)
-            except ClusterError:
-                log.exception("VM %s cannot be deleted", ref)
-                await asyncio.sleep(RETRY_REFUSED)
+            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
+                await asyncio.sleep(pause_after(error))
+            except ClusterError as error:
+                log.error("VM %s cannot be deleted: %s", ref, error)  # noqa: TRY400
+                await asyncio.sleep(pause_after(error))
             else:
                 return

@@ -14,10 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from warmpool.api.names import ClaimPhase, Kind, Phase
 from warmpool.domain.cloud import Place
+from warmpool.domain.errors import WentBack
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.stock import Shelf
@@ -58,6 +59,8 @@ class _Table(Generic[T]):
         self.floor = 0
         """resourceVersion of the last LIST. An event that is not newer, about an object that we
         do not hold, is an echo of something that the LIST showed to be gone."""
+        self.newest = 0
+        """The highest resourceVersion that was seen."""
         self._gone: dict[str, int] = {}
         """Objects deleted since the last LIST, by uid: the watch may still be behind an answer."""
 
@@ -67,8 +70,19 @@ class _Table(Generic[T]):
         The watch repeats every write of ours, so most of what it shows is old.
         """
         meta = body["metadata"]
-        held = self.by_ref.get(Ref(meta.get("namespace", ""), meta["name"]))
+        held = self.by_ref.get(_ref_of(body))
         return held is not None and held.version >= int(meta["resourceVersion"])
+
+    def contradicts(self, body: Body, version: int) -> bool:
+        """Whether a LIST of that version shows an object as it was, and not as we know it since.
+
+        Or one that was there long before an earlier LIST, and that this one had not.
+        """
+        meta = body["metadata"]
+        shown, held = int(meta["resourceVersion"]), self.by_ref.get(_ref_of(body))
+        if held is not None:
+            return shown < held.version <= version
+        return shown <= self.floor <= version and meta["uid"] not in self._gone
 
     def put(self, item: T) -> bool:
         """Take in a version; False if it is stale."""
@@ -77,12 +91,14 @@ class _Table(Generic[T]):
             return False
         if old is None and (item.version <= self.floor or item.uid in self._gone):
             return False
+        self.newest = max(self.newest, item.version)
         self.by_ref[item.ref] = item
         return True
 
     def drop(self, item: T) -> T | None:
         """Take an object out. `item.version` is that of its deletion."""
         self._gone[item.uid] = item.version
+        self.newest = max(self.newest, item.version)
         held = self.by_ref.get(item.ref)
         if held is None or held.uid != item.uid:
             return None
@@ -93,6 +109,7 @@ class _Table(Generic[T]):
         present = set(seen)
         lost = [t for r, t in self.by_ref.items() if r not in present and t.version <= version]
         self.floor = max(self.floor, version)
+        self.newest = max(self.newest, version)
         self._gone = {uid: v for uid, v in self._gone.items() if v > version}
         return lost
 
@@ -125,6 +142,11 @@ class Store:
         self._pools: _Table[Pool] = _Table()
         self._claims: _Table[Claim] = _Table()
         self._vms: _Table[Vm] = _Table()
+        self._tables: Mapping[Kind, _Table[Any]] = {
+            Kind.WARM_POOL: self._pools,
+            Kind.VM_CLAIM: self._claims,
+            Kind.WARM_VM: self._vms,
+        }
         self._claim_by_uid: dict[ClaimUid, Claim] = {}
         self._open_claims: dict[ClaimUid, Claim] = {}
         self._vm_by_uid: dict[VmUid, Vm] = {}
@@ -307,11 +329,22 @@ class Store:
             case Kind.BINDING_LEDGER:
                 pass
 
+    def newest(self, kind: Kind) -> int:
+        """The highest resourceVersion that was seen of a kind."""
+        return self._tables[kind].newest
+
     def reconcile(self, kind: Kind, snapshot: Snapshot) -> int:
-        """Take in a LIST; the number of objects that had vanished without our hearing of it."""
+        """Take in a LIST; the number of objects that had vanished without our hearing of it.
+
+        Raises:
+            WentBack: it is of a history that is not ours.
+        """
+        table = self._tables.get(kind)
+        if table and any(table.contradicts(body, snapshot.version) for body in snapshot.items):
+            raise WentBack(f"the API server shows {kind.plural} older than before")
         for body in snapshot.items:
             self.apply(kind, body)
-        seen = [Ref(b["metadata"]["namespace"], b["metadata"]["name"]) for b in snapshot.items]
+        seen = [_ref_of(body) for body in snapshot.items]
         match kind:
             case Kind.WARM_VM:
                 lost_vms = self._vms.vanished(seen, snapshot.version)
@@ -450,6 +483,11 @@ class Store:
     def _forget_pool(self, pool: Pool) -> None:
         self._pools.by_ref.pop(pool.ref, None)
         self._tell(Change(Kind.WARM_POOL, pool.ref))
+
+
+def _ref_of(body: Body) -> Ref:
+    meta = body["metadata"]
+    return Ref(meta.get("namespace", ""), meta["name"])
 
 
 by_age = attrgetter("created", "ref")

@@ -7,13 +7,14 @@ never come in here: a session does not list them.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
 
 from warmpool.api.names import Kind
 from warmpool.domain.cloud import Server, ServerState
-from warmpool.domain.errors import CloudError, ClusterError
+from warmpool.domain.errors import CloudError, ClusterError, WentBack
 from warmpool.domain.ids import ServerId, VmUid
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
@@ -30,8 +31,11 @@ CONDEMN_AFTER: Final = 60.0
 """Seconds between the first sighting of a leaked server and its deletion."""
 
 COMPARE_EVERY: Final = 300.0
-"""Seconds between comparisons of the store with a LIST: after a 410 kopf does not tell which
-objects vanished."""
+"""Seconds between comparisons of the store with a LIST."""
+
+COMPARE_AFTER: Final = 3.0
+"""Seconds from the first object of a new LIST of kopf's to a comparison: by then it has shown the
+others, and the streams of the other kinds, which break together as a rule, have begun anew, too."""
 
 READ_WITHIN: Final = 600.0
 """Seconds within which all objects have been read: thousands take many pages, and each may take
@@ -114,12 +118,21 @@ class Comparer:
     def __init__(self, store: Store, cluster: Cluster) -> None:
         self._store = store
         self._cluster = cluster
+        self._relisted = asyncio.Event()
+
+    def relisted(self) -> None:
+        """A watch began anew with a LIST. What vanished meanwhile, kopf tells nobody."""
+        self._relisted.set()
 
     async def run(self, beat: Beat) -> None:
         """Compare until cancelled."""
         while True:
             beat()
-            await asyncio.sleep(COMPARE_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COMPARE_EVERY):
+                    await self._relisted.wait()
+                    await asyncio.sleep(COMPARE_AFTER)
+            self._relisted.clear()
             try:
                 await self.compare()
             except ClusterError as error:
@@ -130,10 +143,16 @@ class Comparer:
 
         Raises:
             ClusterError: the API server did not answer.
+            WentBack: it was restored from a backup.
         """
         for name, labels in (await self._cluster.namespaces()).items():
             self._store.apply_namespace(name, labels)
         for kind in (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
-            lost = self._store.reconcile(kind, await self._cluster.list(kind))
+            before = self._store.newest(kind)
+            snapshot = await self._cluster.list(kind)
+            if snapshot.version < before:
+                text = f"resourceVersion {snapshot.version} of {kind.plural} follows {before}"
+                raise WentBack(text)
+            lost = self._store.reconcile(kind, snapshot)
             if lost:
                 log.warning("%d %s had vanished without an event", lost, kind.plural)

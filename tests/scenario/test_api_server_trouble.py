@@ -1,0 +1,117 @@
+"""The API server fails for a while: what is missed is found, and what must be written is."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from builders import a_vm_body
+from doubles.cluster import FakeCluster
+from warmpool.api.names import Kind
+from warmpool.domain.errors import ClusterUnavailable, Forbidden, WentBack
+from warmpool.domain.ids import InstallationId
+from warmpool.ports.cluster import Body
+from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.store import Store
+from warmpool.reconcile.sweeper import COMPARE_AFTER, COMPARE_EVERY, Comparer
+
+pytestmark = pytest.mark.looptime
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SOON = COMPARE_AFTER + 1.0
+
+
+def an_api_server() -> FakeCluster:
+    return FakeCluster(lambda: NOW)
+
+
+@contextlib.asynccontextmanager
+async def comparing(store: Store, api: FakeCluster) -> AsyncIterator[Comparer]:
+    comparer = Comparer(store, api)
+    task = asyncio.ensure_future(comparer.run(lambda: None))
+    await asyncio.sleep(0)
+    yield comparer
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(("relisted", "within"), [(True, SOON), (False, COMPARE_EVERY + 1.0)])
+async def test_what_vanished_unseen_is_missed(*, relisted: bool, within: float) -> None:
+    """Seconds after a watch began anew with a LIST, and after minutes in any case."""
+    store, api = Store(), an_api_server()
+    store.apply(Kind.WARM_VM, a_vm_body(version=5))
+    async with comparing(store, api) as comparer:
+        if relisted:
+            comparer.relisted()
+        await asyncio.sleep(within - 2.0)
+        assert list(store.vms())
+        await asyncio.sleep(2.0)
+        assert not list(store.vms())
+
+
+async def test_each_new_list_is_followed_by_a_comparison() -> None:
+    store, api = Store(), an_api_server()
+    async with comparing(store, api) as comparer:
+        for version in (5, 150):
+            store.apply(Kind.WARM_VM, a_vm_body(version=version))
+            api._version = 200 + version
+            comparer.relisted()
+            await asyncio.sleep(SOON)
+            assert not list(store.vms()), version
+        store.apply(Kind.WARM_VM, a_vm_body(version=900))
+        await asyncio.sleep(2 * SOON)
+        assert list(store.vms()), "nobody said that there was a new one"
+
+
+async def test_who_remembers_more_than_the_api_server_ends() -> None:
+    """Its revisions begin anew below what was seen: it was restored from a backup."""
+    store, api = Store(), an_api_server()
+    store.apply(Kind.WARM_VM, a_vm_body(version=5000), deleted=True)
+    with pytest.raises(WentBack):
+        await Comparer(store, api).compare()
+
+
+class Starting(FakeCluster):
+    """Refuses so many writes with an error."""
+
+    refusals: list[Exception]
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        if self.refusals:
+            raise self.refusals.pop()
+        return await super().replace(kind, body)
+
+
+@pytest.mark.parametrize("error", [Forbidden("403: no role yet"), ClusterUnavailable("503")])
+async def test_a_ledger_that_cannot_be_written_for_a_moment_is_no_reason_to_give_up(
+    error: Exception,
+) -> None:
+    """An API server that has just started forbids everybody everything."""
+    api = Starting(lambda: NOW)
+    api.refusals = []
+    ledger = a_ledger(api)
+    await ledger.take_over()
+    api.refusals = [error] * 3
+    async with asyncio.timeout(10):
+        await ledger.commit([])
+    assert not api.refusals
+    assert version_of(api) == api._version, "it was written after all"
+
+
+def version_of(api: FakeCluster) -> int:
+    [body] = api.peek(Kind.BINDING_LEDGER).values()
+    return int(body["metadata"]["resourceVersion"])
+
+
+def a_ledger(api: FakeCluster, **how: Any) -> Ledger:
+    return Ledger(
+        api,
+        namespace="ns",
+        holder="one",
+        new_installation=lambda: InstallationId("here"),
+        **how,
+    )
