@@ -6,9 +6,12 @@ from collections import Counter
 import pytest
 
 from lab import SECRET, SPACE, Lab
-from warmpool.api.names import Kind, Phase
+from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER, Kind, Phase
+from warmpool.domain.actions import CreateVm
 from warmpool.domain.errors import ClusterUnavailable
-from warmpool.domain.ids import Ref
+from warmpool.domain.ids import Ref, ServerId
+from warmpool.reconcile.execute import new_vm
+from warmpool.reconcile.reading import provider_id, read_pool
 from warmpool.sim.faults import ApiFault, DeleteFault, ListFault, OutageFault
 
 pytestmark = pytest.mark.looptime
@@ -357,3 +360,24 @@ async def test_an_api_server_that_takes_no_deletes_is_not_hammered_with_them() -
         assert 5 < len(asked) < 60
         lab.cluster.delete = works  # type: ignore[method-assign]
         await lab.until(lambda: any(s.task == "deleting" for s in lab.servers()), within=6)
+
+
+# --- adopted --------------------------------------------------------------------------------
+
+
+async def test_an_adopted_server_is_ready_when_it_has_passed_its_checks_however_old() -> None:
+    """With its WarmVM written and its mark not yet, as when an adoption is cut short."""
+    async with Lab() as lab:
+        old = await lab.stray("nobody-yet")
+        lab.nova.set_tags(old, ())
+        await asyncio.sleep(60)
+        template = {"flavor": "m1.micro", "image": "debian-13", "networks": []}
+        pool = lab.pool(replicas=1, template=template, health={"launchTimeout": "30s"})
+        body = read_pool(lab.cluster.peek(Kind.WARM_POOL)[pool])
+        ref, server = Ref(pool.namespace, "data-old"), provider_id("RegionOne", ServerId(old.id))
+        made = lab.cluster.put(Kind.WARM_VM, new_vm(body, ref, CreateVm(""), server))
+        await lab.until(lambda: [vm for vm in lab.free() if vm["metadata"]["name"] == "data-old"])
+        lab.nova.set_tags(old, [f"{TAG_INSTALLATION}here", f"{TAG_OWNER}{made['metadata']['uid']}"])
+        await asyncio.sleep(1000)
+        assert lab.is_even(pool, 1)
+        assert lab.servers() == [old]

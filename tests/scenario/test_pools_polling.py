@@ -7,6 +7,7 @@ import pytest
 from lab import Lab
 from warmpool.api.names import Kind
 from warmpool.domain.ids import Ref
+from warmpool.reconcile.rhythm import FULL_EVERY
 from warmpool.sim.faults import ApiFault, ListFault
 
 pytestmark = pytest.mark.looptime
@@ -127,3 +128,13 @@ async def test_racks_that_cannot_be_read_stop_nothing_once_they_are_known() -> N
         await lab.change(pool, replicas=3)
         await lab.until(lambda: lab.is_even(pool, 3))
         assert all(vm["status"]["rack"] for vm in lab.free())
+
+
+async def test_a_server_that_left_nova_without_a_trace_is_missed_by_the_complete_listing() -> None:
+    async with Lab() as lab:
+        pool = await filled(lab, 3)
+        victim = lab.servers()[0]
+        del lab.nova.world.servers[victim.id]
+        await lab.until(lambda: len(lab.free()) < 3, within=FULL_EVERY + 30)
+        await lab.until(lambda: lab.is_even(pool, 3))
+        assert lab.posts() == 4

@@ -180,7 +180,7 @@ def test_a_task_of_novas_may_last_as_long_as_a_launch() -> None:
 
 
 def test_a_build_whose_vm_never_answered_says_so() -> None:
-    vm, late = a_vm(1, Phase.BUILDING), a_server(created=after(-900))
+    vm, late = a_vm(1, Phase.BUILDING, created=after(-900)), a_server(created=after(-900))
     found = step(a_view(vm, late, not_before=after(-1))).action
     assert isinstance(found, Fail)
     assert found.reason is Reason.PROBE_FAILED

@@ -155,8 +155,9 @@ def test_a_build_that_takes_its_time_is_shown_with_its_server() -> None:
 
 
 def test_a_build_over_its_launch_timeout_fails() -> None:
-    server = a_server(1, ServerState.BUILDING, created=NOW - timedelta(minutes=10))
-    found = step(a_view(PENDING, server))
+    began = NOW - timedelta(minutes=10)
+    server = a_server(1, ServerState.BUILDING, created=began)
+    found = step(a_view(replace(PENDING, created=began), server))
     assert isinstance(found.action, Fail)
     assert found.action.reason is Reason.LAUNCH_TIMEOUT
     assert "10m" in found.action.message
@@ -168,13 +169,21 @@ def test_a_build_whose_server_names_no_start_is_timed_from_its_object() -> None:
     assert isinstance(found.action, Fail)
 
 
+def test_an_adopted_server_has_its_launch_timeout_from_its_object_on() -> None:
+    old = a_server(1, busy=True, created=NOW - timedelta(days=300))
+    assert step(a_view(PENDING, old)).action is None
+    late = replace(PENDING, created=NOW - timedelta(minutes=10))
+    assert isinstance(step(a_view(late, old)).action, Fail)
+
+
 def test_a_build_that_is_up_when_its_time_is_over_is_asked_once() -> None:
     """It came up in time while no replica led, or while listings lacked it."""
-    server = replace(UP, created=NOW - timedelta(minutes=20))
-    view = a_view(PENDING, server)
-    assert step(view) == Step(MakeReady(PENDING, server))
+    began = NOW - timedelta(minutes=20)
+    vm, server = replace(PENDING, created=began), replace(UP, created=began)
+    view = a_view(vm, server)
+    assert step(view) == Step(MakeReady(vm, server))
     probed = a_pool_spec(health={"launchTimeout": "10m", "probe": {"tcpSocket": {"port": 22}}})
-    assert step(view, probed).action == MakeReady(PENDING, server)
+    assert step(view, probed).action == MakeReady(vm, server)
     silent = step(replace(view, not_before=NOW), probed)
     assert isinstance(silent.action, Fail)
     assert silent.action.reason is Reason.PROBE_FAILED

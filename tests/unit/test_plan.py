@@ -136,8 +136,9 @@ def test_a_vm_that_is_given_up_is_not_built_in_the_same_breath() -> None:
 
 
 def test_a_vm_that_fails_is_not_given_up_besides() -> None:
-    vm = a_vm(1, Phase.BUILDING)
-    late = a_server(1, ServerState.BUILDING, created=NOW - timedelta(hours=1))
+    began = NOW - timedelta(hours=1)
+    vm = a_vm(1, Phase.BUILDING, created=began)
+    late = a_server(1, ServerState.BUILDING, created=began)
     found = plan(some_facts(a_view(vm, late), replicas=0))
     assert [type(a) for a in found.actions] == [Fail]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from warmpool.cli.adopt import add_parser as add_adopt
 from warmpool.cli.fit import add_parser as add_fit
 from warmpool.cli.novasim import add_parser as add_novasim
 from warmpool.cli.status import add_parser as add_status
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     operator = commands.add_parser("run", help="run the operator, set by WARMPOOL_* variables")
     operator.set_defaults(run=_run)
     add_fit(commands)
+    add_adopt(commands)
     add_status(commands)
     add_novasim(commands)
     args = parser.parse_args(argv)

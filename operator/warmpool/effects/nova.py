@@ -284,6 +284,10 @@ class NovaCloud:
         """Whatever is answered to a call."""
         return await self._ask(call, lambda answer: answer)
 
+    async def send(self, call: Call) -> None:
+        """Make one call that changes something, for `nova_estate`."""
+        await self._ask(call, messages.good)
+
     async def has(self, service: Service) -> bool:
         """Whether the catalogue has the service."""
         call = Call(f"look for {service.value} service", "", service=service)

@@ -36,6 +36,9 @@ SHOW_BUILDING_AFTER: Final = timedelta(seconds=5)
 and every write spared is a claim bound sooner."""
 
 
+ADOPTED: Final = timedelta(minutes=5)
+"""A server that is older than its WarmVM by more than clocks differ was there before it."""
+
 LISTED_AGAIN: Final = timedelta(seconds=1)
 """By then a listing that began after a rebuild has come in, as a rule."""
 
@@ -199,7 +202,9 @@ def _building(view: VmView, rules: Rules) -> Step:
     if server.state in (ServerState.ERROR, ServerState.DELETED):
         return Step(InspectFault(vm, server))
     started = view.rebuilt_at if vm.dirty else view.posted_at
-    return _launching(view, server, rules, started or vm.created)
+    if started is None or started < vm.created - ADOPTED:
+        started = vm.created
+    return _launching(view, server, rules, started)
 
 
 def _recycling(view: VmView, rules: Rules) -> Step | None:

@@ -147,7 +147,7 @@ class Executor:
 
     async def create_vm(self, pool: Pool, ref: Ref, build: CreateVm) -> Vm:
         """Write a WarmVM: the owner stands before its server does."""
-        body = _new_vm(pool, ref, build)
+        body = new_vm(pool, ref, build)
         try:
             vm = self._took_in(await self._cluster.create(Kind.WARM_VM, body))
         except ClusterOutcomeUnknown:
@@ -583,13 +583,17 @@ def place_of(server: Server, session: CloudSession) -> Place:
     )
 
 
-def _new_vm(pool: Pool, ref: Ref, build: CreateVm) -> dict[str, object]:
+def new_vm(
+    pool: Pool, ref: Ref, build: CreateVm, provider_id: str | None = None
+) -> dict[str, object]:
+    """A WarmVM to be written; with `provider_id`, of a server that is there already."""
     zone = build.zone
     spec = WarmVMSpec(
         pool_ref=OwnerPool(name=pool.ref.name, uid=pool.uid),
         revision=pool.revision,
         zone=zone,
         hypervisor=build.hypervisor,
+        provider_id=provider_id,
         reclaim_policy=pool.spec.reclaim_policy,
     )
     labels = {LABEL_POOL: pool.ref.name}

@@ -1,0 +1,149 @@
+"""`warmpool adopt POOL`: put servers that are there already under a pool.
+
+Shows what would be adopted, and why the others would not; with `--yes` it is done. The pool must be
+paused for that, else it would build meanwhile what it is about to be given.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from warmpool.api.names import LEDGER_NAME, Kind
+from warmpool.domain.adoption import Existing, Verdict
+from warmpool.domain.errors import CloudError, ClusterError, NotFound
+from warmpool.domain.facts import Pool
+from warmpool.domain.ids import InstallationId, Ref
+from warmpool.effects.kube import Credentials, KubeCluster
+from warmpool.effects.nova import open_cloud
+from warmpool.effects.nova_estate import NovaEstate
+from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.adoption import Adoption
+from warmpool.reconcile.clouds import CLOUDS_YAML
+from warmpool.reconcile.reading import read_pool
+
+DONE: Final = 0
+NOTHING: Final = 1
+ERROR: Final = 2
+"""Exit statuses: some can be or were adopted; none can; it could not be told or done."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `adopt` to the subcommands of `warmpool`."""
+    parser = commands.add_parser("adopt", help="put servers that are there already under a pool")
+    add = parser.add_argument
+    add("pool", help="name of the WarmPool")
+    add("-n", "--namespace", default="default", help="of the pool")
+    add("--operator-namespace", default="warmpool-system", help="where the operator runs")
+    add("--kubeconfig", default=None, help="default: $KUBECONFIG")
+    add("--name", default="", metavar="REGEX", help="only servers whose name matches, all of it")
+    add("--server", action="append", default=[], metavar="ID", help="only this; may be repeated")
+    add("--yes", action="store_true", help="adopt them; without it, only show")
+    add("-o", "--output", choices=("table", "json"), default="table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show or adopt; the exit status."""
+    try:
+        return asyncio.run(_run(args))
+    except (OSError, ValueError, CloudError, ClusterError, re.error) as error:
+        print(f"warmpool adopt: {error}", file=sys.stderr)
+        return ERROR
+
+
+async def _run(args: argparse.Namespace) -> int:
+    path = args.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    credentials = await Credentials.load(path)
+    async with KubeCluster(credentials, args.operator_namespace) as cluster:
+        return await adopt(args, cluster)
+
+
+async def adopt(args: argparse.Namespace, cluster: Cluster) -> int:
+    """All of it, once the API server is there.
+
+    Raises:
+        ValueError: something is not as it has to be, and how it has to be.
+        CloudError, ClusterError: somebody did not answer.
+    """
+    pool = read_pool(await _get(cluster, Kind.WARM_POOL, Ref(args.namespace, args.pool)))
+    if args.yes and not pool.spec.paused:
+        raise ValueError(
+            f"pool {pool.ref} is not paused: set spec.paused first, and unset it after"
+        )
+    home = Ref(args.operator_namespace, LEDGER_NAME)
+    ledger = await _get(cluster, Kind.BINDING_LEDGER, home)
+    installation = InstallationId(ledger["spec"]["installation"])
+    text = await _clouds_yaml(cluster, pool)
+    cloud = open_cloud(text, pool.spec.cloud_ref.cloud, installation=installation)
+    try:
+        estate = NovaEstate(cloud, installation)
+        spec = await cloud.resolve(pool.spec.template, tuple(pool.spec.availability_zones))
+        adoption = Adoption(pool, cloud.region, cluster, estate)
+        survey = await adoption.survey(spec, _wanted(args))
+        if args.yes:
+            for server, owner in survey.unmarked:
+                await adoption.finish(server, owner)
+            for verdict in survey.verdicts:
+                if not verdict.why_not:
+                    await adoption.adopt(verdict)
+    finally:
+        await cloud.close()
+    print(_json(survey.verdicts) if args.output == "json" else _table(survey.verdicts, args.yes))
+    return NOTHING if all(verdict.why_not for verdict in survey.verdicts) else DONE
+
+
+def _wanted(args: argparse.Namespace) -> Any:
+    name, servers = re.compile(args.name), set(args.server)
+
+    def wanted(each: Existing) -> bool:
+        named = not args.name or name.fullmatch(each.server.name) is not None
+        return named and (not servers or each.server.id in servers)
+
+    return wanted
+
+
+async def _get(cluster: Cluster, kind: Kind, ref: Ref) -> Any:
+    try:
+        return await cluster.get(kind, ref)
+    except NotFound:
+        raise ValueError(f"there is no {kind.value} {ref}") from None
+
+
+async def _clouds_yaml(cluster: Cluster, pool: Pool) -> str:
+    secret = Ref(pool.ref.namespace, pool.spec.cloud_ref.secret_name)
+    try:
+        data = await cluster.secret(secret)
+    except NotFound:
+        raise ValueError(f"there is no Secret {secret}") from None
+    if CLOUDS_YAML not in data:
+        raise ValueError(f"Secret {secret} has no key {CLOUDS_YAML!r}")
+    return data[CLOUDS_YAML].decode(errors="replace")
+
+
+def _json(verdicts: Sequence[Verdict]) -> str:
+    return json.dumps(
+        [
+            {"server": v.server, "name": v.name, "zone": v.zone, "whyNot": v.why_not}
+            for v in verdicts
+        ]
+    )
+
+
+def _table(verdicts: Sequence[Verdict], done: bool) -> str:
+    word = "adopted" if done else "would be adopted"
+    rows = [("SERVER", "NAME", "ZONE", "")]
+    rows += [
+        (v.server, v.name, v.zone, f"no: {v.why_not}" if v.why_not else word) for v in verdicts
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Servers that are there already, and whether a pool can take them for its own."""
+
+from dataclasses import dataclass
+
+from warmpool.domain.cloud import Server
+from warmpool.domain.ids import ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A server of the project, whoever built it, with what a template speaks of."""
+
+    server: Server
+    flavor_id: str
+    image_id: str
+    """Empty: it was booted from a volume."""
+    key_pair: str
+    networks: frozenset[str]
+    """Names of the networks that it has addresses in."""
+    tags: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """About one server."""
+
+    server: ServerId
+    name: str
+    zone: str
+    why_not: str = ""
+    """Why the pool cannot take it. Empty: it can."""
