@@ -235,7 +235,9 @@ def test_nothing_is_left_of_a_parent_that_was_killed(tmp_path: Path) -> None:
     ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_up_ends_cleanly_when_asked_to(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "warmpool.tools.controlplane", "up"]
+    # As a script starts what is to run in the background: deaf to Ctrl-C.
+    deaf = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    command = [*deaf, sys.executable, "-m", "warmpool.tools.controlplane", "up"]
     with Process.start(command, log=tmp_path / "log", name="up") as up:
         up.wait_for(lambda: "ready" in up.tail(), 120, "the control plane")
         [exported] = [line for line in up.tail().splitlines() if line.startswith("export ")]

@@ -331,6 +331,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _up(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
+    # What a script starts in the background is deaf to this one unless it says otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), ControlPlane(arguments.dir) as control_plane:
         print(f"export KUBECONFIG={control_plane.kubeconfig}", flush=True)
         print(f"ready; logs in {control_plane.directory}/logs; Ctrl-C ends it", file=sys.stderr)
