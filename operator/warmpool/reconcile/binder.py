@@ -66,8 +66,12 @@ SETTLE_ASIDE: Final = 2
 """...and while some are. A steady flow of claims would otherwise find all these writes before it in
 the API server now and then: they have to be as steady."""
 
-BURST: Final = 4
-"""Claims being answered at once that make a burst: more of them are likely to come."""
+SEVERAL: Final = 4
+"""Claims being answered at once with whom others may share a write of the ledger."""
+
+BURST: Final = 24
+"""Claims being answered at once that make a burst: it is over soon, and settling can wait for that.
+A steady flow of 100 claims/s has some ten."""
 
 TICK: Final = 0.001
 """Seconds that are waited for at least: a clock may round less down to nothing, and stand still."""
@@ -157,7 +161,7 @@ class Binder:
             while True:
                 beat()
                 await self._wait()
-                if self._publishing >= BURST:
+                if self._publishing >= SEVERAL:
                     await asyncio.sleep(min(max(GATHER, 2 * self._commit_took), GATHER_MAX))
                     self._woken.clear()
                 await self._serve(tasks)
