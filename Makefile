@@ -23,7 +23,11 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## the main job, shown: ONCE=1 ends after the story, CLOUD=name uses your clouds.yaml
 	@exec $(BIN)/python -m warmpool.tools.demo $(if $(ONCE),--once) $(if $(CLOUD),--cloud $(CLOUD)) $(DEMO_ARGS)
 
-test: check unit integration e2e ## everything that needs no cloud of yours
+# The control plane is built, if it has to be, while tests run that do not need it.
+test: check ## everything that needs no cloud of yours
+	@$(BIN)/python -m warmpool.tools.controlplane build & building=$$!; \
+	  $(MAKE) --no-print-directory unit; wait $$building
+	@$(MAKE) --no-print-directory integration e2e
 
 check: lint typecheck layers crds-check ## all that needs neither cluster nor cloud, but the tests
 
