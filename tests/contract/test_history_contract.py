@@ -1,5 +1,6 @@
 """What every store of records promises, held against each of them."""
 
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from doubles.history import a_build, a_history
 from warmpool.domain.history import Facet, Record, RecordKind, Result, facets
 from warmpool.domain.ids import Ref
 from warmpool.domain.spans import percentile
+from warmpool.effects.elastic import ElasticHistory, ElasticLogin
 from warmpool.effects.history_sqlite import SqliteHistory
 from warmpool.ports.history import Cursor, Group, History, Wanted
 from warmpool.sim.clock import LoopClock
@@ -19,10 +21,18 @@ from warmpool.sim.clock import LoopClock
 AGES = timedelta(days=36500)
 
 
-@pytest.fixture(params=["sqlite", "sqlite-in-memory"])
+@pytest.fixture(
+    params=["sqlite", "memory", pytest.param("elasticsearch", marks=pytest.mark.integration)]
+)
 async def history(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[History]:
-    path = tmp_path / "history.sqlite" if request.param == "sqlite" else None
-    opened: History = SqliteHistory(path, LoopClock(), max_age=AGES, max_bytes=1 << 30)
+    opened: History
+    if request.param == "elasticsearch":
+        url: str = request.getfixturevalue("elasticsearch_url")
+        stream = f"history-{uuid.uuid4().hex}"
+        opened = ElasticHistory(ElasticLogin((url,)), stream, max_age=None, at_once=True)
+    else:
+        path = tmp_path / "history.sqlite" if request.param == "sqlite" else None
+        opened = SqliteHistory(path, LoopClock(), max_age=AGES, max_bytes=1 << 30)
     yield opened
     await opened.close()
 
