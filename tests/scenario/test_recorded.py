@@ -161,3 +161,18 @@ async def test_ids_are_of_what_is_told_and_never_twice() -> None:
         await lab.until(lambda: len(told(lab, ReleaseRecord)) == 2, within=90)
     ids = [record.id for record in lab.records]
     assert len(ids) == len(set(ids))
+
+
+async def test_a_claim_that_was_told_to_wait_first_says_so() -> None:
+    async with Lab() as lab:
+        pool = await filled(lab, replicas=1)
+        lab.claim("late", count=2, onUnsatisfied="Wait")
+        lab.claim("now", count=1)
+        await lab.until(lambda: len(told(lab, ClaimRecord)) == 1)
+        await lab.change(pool, replicas=2)
+        await lab.until(lambda: len(told(lab, ClaimRecord)) == 2)
+        assert [(r.claim.name, r.waited) for r in told(lab, ClaimRecord)] == [
+            ("now", False),
+            ("late", True),
+        ]
+        assert told(lab, ClaimRecord)[1].wait > 1

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from doubles.history import MemoryHistory, a_build
 from warmpool.domain.history import Record
-from warmpool.ports.history import HistoryUnavailable
+from warmpool.ports.history import HistoryUnavailable, Refused
 from warmpool.reconcile import shipping
 from warmpool.reconcile.shipping import IN_MEMORY, Shipping
 
@@ -49,16 +49,10 @@ class MemorySpool:
         pass
 
 
-@contextlib.asynccontextmanager
-async def shipped(spool: MemorySpool, history: MemoryHistory) -> AsyncIterator[Shipping]:
-    under = Shipping(spool, history)
-    running = asyncio.ensure_future(under.run())
-    try:
-        yield under
-    finally:
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+def shipped(
+    spool: MemorySpool, history: MemoryHistory
+) -> contextlib.AbstractAsyncContextManager[Shipping]:
+    return Shipping(spool, history).running()
 
 
 async def until(holds: Callable[[], object], within: float = 60.0) -> None:
@@ -157,3 +151,18 @@ async def test_what_an_earlier_process_left_is_brought_at_the_start() -> None:
     await spool.put([a_build(1)])
     async with shipped(spool, history):
         await until(lambda: len(history.kept) == 1, within=1)
+
+
+async def test_a_fault_of_ours_stops_nothing_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(MemoryHistory):
+        async def append(self, records: Sequence[Record]) -> Sequence[Refused]:
+            if not self.appends:
+                self.appends = 1
+                raise ZeroDivisionError
+            return await super().append(records)
+
+    history = Faulty()
+    async with shipped(MemorySpool(), history) as under:
+        under.take(a_build(1))
+        await until(lambda: len(history.kept) == 1)
+    assert "not brought any further" in caplog.text

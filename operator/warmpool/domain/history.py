@@ -178,6 +178,8 @@ class ClaimRecord:
     """Where its VMs are, or what is short, in numbers."""
     wait: float
     """Seconds from when it was first seen to the answer."""
+    waited: bool = False
+    """It was told to wait before: there was nothing for it at first."""
 
     @property
     def size(self) -> int:

@@ -266,6 +266,7 @@ class Recorder:
                 reason=reason,
                 message=message[:MAX_TEXT],
                 wait=_span(wait),
+                waited=claim.status.shortfall is not None,
             )
         )
 

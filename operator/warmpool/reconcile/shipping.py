@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, Self
 
 from warmpool.domain.history import Record
 from warmpool.ports.history import History, HistoryUnavailable, Spool
@@ -60,19 +61,37 @@ class Shipping:
             self._lost(1, "the disk of the spool does not take them")
         self._some.set()
 
-    async def run(self) -> None:
-        """Ship until cancelled; then have what is left synced, and close both."""
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Ship meanwhile; then have what is left synced, and close both.
+
+        Whatever goes wrong in here is logged and stays in here: nobody goes without VMs because
+        of what is told about them.
+        """
         self._spooled.set()
+        running = asyncio.ensure_future(self._run())
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._take_in(), name="history-spool")
-                tasks.create_task(self._carry(), name="history-carry")
+            yield self
         finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             with contextlib.suppress(TimeoutError, HistoryUnavailable):
                 async with asyncio.timeout(LAST_CALL):
                     await self._put()
             await self._spool.close()
             await self._history.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._take_in(), name="history-spool")
+                    tasks.create_task(self._carry(), name="history-carry")
+            except Exception:
+                log.exception("history is not brought any further for now")
+                self._some.set()
+                self._spooled.set()
+                await asyncio.sleep(RETRY_MAX)
 
     # -- into the spool -----------------------------------------------------------------------
 
