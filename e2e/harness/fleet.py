@@ -1,21 +1,29 @@
 """Operators as processes of their own, with the rights of their ServiceAccount and no more."""
 
+import contextlib
 import itertools
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from warmpool.api.names import LEASE_NAME
+from warmpool.domain.history import Record
+from warmpool.domain.history_text import from_text
 from warmpool.tools.cluster import Cluster
 from warmpool.tools.crds import ROOT
 from warmpool.tools.processes import Process, wait_until
 
 HOME: Final = "warmpool-system"
 ACCOUNT: Final = "warmpool"
+
+R = TypeVar("R", bound=Record)
 
 LEASE: Final = {
     "WARMPOOL_LEASE_SECONDS": "4",
@@ -82,6 +90,8 @@ class Fleet:
                 **self._env,
                 "WARMPOOL_KUBECONFIG": str(self.kubeconfig),
                 "WARMPOOL_IDENTITY": identity,
+                "WARMPOOL_HISTORY_DIR": str(self._directory / f"history-{identity}"),
+                "WARMPOOL_METRICS_PORT": "0",
             },
             name=identity,
         )
@@ -143,6 +153,22 @@ class Fleet:
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log().splitlines()[-lines:])
+
+    def records(self, kind: type[R]) -> list[R]:
+        """Records of a kind that the replicas have told, those of dead ones too."""
+        found: list[Record] = []
+        for path in self._directory.glob("history-*/history.sqlite"):
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as database:
+                rows = database.execute("SELECT body FROM records ORDER BY at, id").fetchall()
+            found += [from_text(body) for (body,) in rows]
+        return [record for record in found if isinstance(record, kind)]
+
+    def metrics(self) -> str:
+        """What the leader's metrics say."""
+        log = self._directory / f"{self.leader().name}.log"
+        url = re.findall(r"metrics at (http://\S+)", log.read_text())[-1]
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - http, ours
+            return str(answer.read().decode())
 
     def _leader(self) -> Process | None:
         process = self._replicas.get(self.holder())

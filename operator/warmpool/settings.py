@@ -1,9 +1,11 @@
 """Everything that can be set, read from the environment once. Nobody else reads `os.environ`."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from warmpool.reconcile.election import LONGEST
@@ -21,6 +23,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
         populate_by_name=True,
     )
 
@@ -57,6 +60,44 @@ class Settings(BaseSettings):
     probe_address: str = "127.0.0.1"
     """Address that they are bound to. Whoever reaches it may ask: there is nothing secret."""
 
+    history_dir: Path | None = None
+    """Directory of history and its spool. Unset: both are in memory, and end with the process."""
+
+    history_days: int = Field(default=90, ge=1, le=3650)
+    """Records that are older are forgotten."""
+
+    history_megabytes: int = Field(default=512, ge=8, le=1_000_000)
+    """Size of the file that history is kept in: the oldest records go first."""
+
+    spool_megabytes: int = Field(default=256, ge=1, le=1_000_000)
+    """Records that wait for where history is kept: the oldest are dropped, loudly."""
+
+    elasticsearch_url: str | None = None
+    """Where history is kept instead of in a file. Several addresses with commas. No password."""
+
+    elasticsearch_api_key: SecretStr | None = None
+    """How to log in there: this,"""
+
+    elasticsearch_user: str | None = None
+    """or a user"""
+
+    elasticsearch_password: SecretStr | None = None
+    """and a password."""
+
+    elasticsearch_ca_file: str | None = None
+    """Certificates that are trusted there. Unset: the system's."""
+
+    elasticsearch_stream: str = Field(
+        default="warmpool-history", max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$"
+    )
+    """Name of the data stream, and of its index template."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of `/metrics`. Unset: none is opened. 0: one that is free; the log tells."""
+
+    metrics_address: str = "127.0.0.1"
+    """Address that it is bound to. Whoever reaches it may read them."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
 
@@ -72,6 +113,35 @@ class Settings(BaseSettings):
                 f" {self.lease_deadline_seconds:g} and {self.lease_seconds:g}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _elasticsearch_whole(self) -> Self:
+        user, password = self.elasticsearch_user, self.elasticsearch_password
+        name = "WARMPOOL_ELASTICSEARCH"
+        for url in self.elasticsearch_urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{name}_URL: addresses begin with http:// or https://")
+            if parts.username is not None:
+                raise ValueError(f"{name}_URL: user and password have settings of their own")
+        if (user is None) != (password is None):
+            raise ValueError(f"{name}_USER and {name}_PASSWORD go together")
+        login = self.elasticsearch_api_key is not None or user is not None
+        if login and self.elasticsearch_url is None:
+            raise ValueError(f"there is a login, but no {name}_URL")
+        if self.elasticsearch_api_key is not None and user is not None:
+            raise ValueError(f"{name}_API_KEY or {name}_USER, not both")
+        return self
+
+    @property
+    def elasticsearch_urls(self) -> tuple[str, ...]:
+        return tuple(
+            url.strip() for url in (self.elasticsearch_url or "").split(",") if url.strip()
+        )
+
+    @property
+    def history_age(self) -> timedelta:
+        return timedelta(days=self.history_days)
 
     @property
     def lease(self) -> timedelta:

@@ -111,12 +111,22 @@ def test_the_probes_ask_where_the_operator_answers(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(variable["name"], variable.get("value", "10.0.0.7"))
     settings = Settings()
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
-        "probes": settings.probe_port
+        "probes": settings.probe_port,
+        "metrics": settings.metrics_port,
     }
-    assert settings.probe_address == "10.0.0.7"
+    assert settings.probe_address == settings.metrics_address == "10.0.0.7"
     asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness")}
     assert {probe["path"] for probe in asked.values()} == {"/livez"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "probes"}
+
+
+def test_history_is_kept_where_the_operator_may_write() -> None:
+    [deployment] = documents("deployment.yaml")
+    spec = deployment["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounted[env["WARMPOOL_HISTORY_DIR"]] in {volume["name"] for volume in spec["volumes"]}
 
 
 def test_kustomization_names_every_manifest() -> None:

@@ -167,7 +167,7 @@ class ElasticHistory:
             sort=[{TIME: {"order": "desc"}}, {IDENT: {"order": "desc"}}],
             search_after=[_milliseconds(after.at), after.id] if after is not None else None,
             size=min(limit, PAGE),
-            source=[ORIGINAL],
+            source={"includes": [ORIGINAL]},
             track_total_hits=False,
         )
         return [from_text(hit["_source"]["event"]["original"]) for hit in answer["hits"]["hits"]]

@@ -94,7 +94,7 @@ def document(record: Record) -> dict[str, Any]:
         "original": to_text(record),
         **told.pop("event", {}),
     }
-    own = {facet.value: value for facet, value in facets(record).items()}
+    own: dict[str, Any] = {facet.value: value for facet, value in facets(record).items()}
     if span is not None:
         event["duration"] = round(span * 1e9)
         own["seconds"] = span

@@ -6,16 +6,19 @@ import random
 import secrets
 import socket
 import uuid
+from functools import partial
 
 from warmpool.api.names import Role
 from warmpool.domain.ids import InstallationId
 from warmpool.effects.kube import KubeCluster
-from warmpool.effects.nova import open_cloud
+from warmpool.effects.nova import Observe, open_cloud
 from warmpool.effects.probe import NetworkProber
+from warmpool.embed.telling import Telling
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.reconcile.election import Elector, LeaseTimes
 from warmpool.reconcile.fence import Fenced
+from warmpool.reconcile.metering import Metered
 from warmpool.reconcile.replicas import Card, Clearing, Registration
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
@@ -35,6 +38,7 @@ class Candidate:
         cluster: KubeCluster,
         clock: Clock,
         vitals: Vitals,
+        telling: Telling,
     ) -> None:
         rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter and names, no secrets
         times = LeaseTimes(settings.lease, settings.lease_deadline, settings.lease_retry)
@@ -47,8 +51,8 @@ class Candidate:
         self._clearing = Clearing(cluster, clock, fence.check)
         self._world = World(
             store=store,
-            cluster=cluster,
-            open_cloud=_open,
+            cluster=Metered(cluster, telling.metrics, clock),
+            open_cloud=partial(_open, telling.metrics.nova_call),
             prober=NetworkProber(),
             clock=clock,
             rng=rng,
@@ -56,6 +60,7 @@ class Candidate:
             identity=identity,
             new_installation=lambda: InstallationId(str(uuid.uuid4())),
             vitals=vitals,
+            emit=telling.emit,
         )
 
     def leads(self) -> bool:
@@ -86,5 +91,5 @@ class Candidate:
             self._listed.say(Role.STANDBY)
 
 
-def _open(clouds_yaml: str, cloud: str, installation: InstallationId) -> Cloud:
-    return open_cloud(clouds_yaml, cloud, installation=installation)
+def _open(observe: Observe, clouds_yaml: str, cloud: str, installation: InstallationId) -> Cloud:
+    return open_cloud(clouds_yaml, cloud, installation=installation, observe=observe)

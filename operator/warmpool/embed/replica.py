@@ -22,6 +22,7 @@ from warmpool.domain.ids import Ref
 from warmpool.effects.clock import SystemClock
 from warmpool.effects.kube import Credentials, KubeCluster
 from warmpool.embed.candidate import Candidate
+from warmpool.embed.telling import Telling
 from warmpool.embed.watching import apart, at_once, into
 from warmpool.handlers import hosting, objects, probes
 from warmpool.planning.claimable import claimable
@@ -56,6 +57,7 @@ class Replica:
         self._cluster: KubeCluster | None = None
         self.identity = settings.identity or _identity()
         self.vitals = Vitals(self._clock)
+        self._telling = Telling(settings, self._store, self._clock, lambda: self.leads)
         self.vitals.need(UNREAD)
         for resource in objects.RESOURCES:
             self.vitals.need(hosting.unwatched(resource))
@@ -102,7 +104,7 @@ class Replica:
 
         Raises:
             ClusterError: there is no usable configuration for the API server.
-            OSError: the probes' port cannot be had.
+            OSError: the port of the probes or of the metrics cannot be had.
             RuntimeError: the watches have ended by themselves.
         ExceptionGroup: of WentBack, if the API server has forgotten what it said.
         """
@@ -113,6 +115,7 @@ class Replica:
             if settings.probe_port is not None:
                 serving = probes.serving(self.vitals, settings.probe_address, settings.probe_port)
                 log.info("probes at %s", await stack.enter_async_context(serving))
+            await stack.enter_async_context(self._telling.running())
             cluster = await stack.enter_async_context(KubeCluster(login, settings.namespace))
             comparer = Comparer(self._store, cluster)
             if await _unless(stopping, partial(self._first_look, comparer)):
@@ -176,6 +179,7 @@ class Replica:
                     cluster=cluster,
                     clock=self._clock,
                     vitals=self.vitals,
+                    telling=self._telling,
                 )
                 tasks.create_task(self._candidate.run(), name="candidate")
 

@@ -1,0 +1,104 @@
+"""What a replica tells: records, to where history is kept, and metrics to whoever scrapes them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from warmpool.domain.history import Record
+from warmpool.effects.history_sqlite import SqliteHistory
+from warmpool.effects.metrics import Metrics
+from warmpool.effects.spool import SqliteSpool
+from warmpool.handlers import scrapes
+from warmpool.ports.clock import Clock
+from warmpool.ports.history import History, Spool
+from warmpool.ports.metrics import Sample
+from warmpool.reconcile.metering import Refills, claims_waiting, measure_lag, pool_samples
+from warmpool.reconcile.shipping import Shipping
+from warmpool.reconcile.store import Store
+from warmpool.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MEGABYTE: Final = 1 << 20
+
+HISTORY_IN_MEMORY: Final = 32 * MEGABYTE
+SPOOL_IN_MEMORY: Final = 16 * MEGABYTE
+"""Where there is no directory: a replica shall stay small."""
+
+
+class Telling:
+    """Takes what the loops of a replica tell."""
+
+    def __init__(
+        self, settings: Settings, store: Store, clock: Clock, leads: Callable[[], bool]
+    ) -> None:
+        """Nothing is opened before `running`."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._leads = leads
+        self.history = open_history(settings, clock)
+        self._shipping = Shipping(open_spool(settings), self.history)
+        self.metrics = Metrics(self._sample)
+        store.listen(Refills(store, clock, self.metrics, leads).changed)
+
+    def emit(self, record: Record) -> None:
+        """Take a record over. In the loop's own thread; returns at once."""
+        self.metrics.record(record)
+        self._shipping.take(record)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Bring records on and serve metrics meanwhile.
+
+        Raises:
+            OSError: the metrics' port cannot be had.
+        """
+        settings = self._settings
+        if settings.history_dir is None:
+            log.info("WARMPOOL_HISTORY_DIR is unset: history ends with this process, if it is here")
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._shipping.running())
+            if settings.metrics_port is not None:
+                address, port = settings.metrics_address, settings.metrics_port
+                serving = scrapes.serving(self.metrics.text, address, port)
+                log.info("metrics at %s", await stack.enter_async_context(serving))
+            measuring = asyncio.ensure_future(measure_lag(self._clock, self.metrics))
+            try:
+                yield
+            finally:
+                measuring.cancel()
+                await asyncio.gather(measuring, return_exceptions=True)
+
+    def _sample(self) -> Sample:
+        return Sample(
+            leads=self._leads(),
+            pools=pool_samples(self._store),
+            claims_waiting=claims_waiting(self._store),
+            spool_records=self._shipping.waiting,
+            history_lost=self._shipping.dropped,
+        )
+
+
+def open_spool(settings: Settings) -> Spool:
+    """The spool that the settings name."""
+    if settings.history_dir is None:
+        return SqliteSpool(None, max_bytes=SPOOL_IN_MEMORY)
+    path = settings.history_dir / "spool.sqlite"
+    return SqliteSpool(path, max_bytes=settings.spool_megabytes * MEGABYTE)
+
+
+def open_history(settings: Settings, clock: Clock) -> History:
+    """Where the settings say that history is kept."""
+    if settings.elasticsearch_urls:
+        # Its client takes memory and time to import, which only who has one shall pay.
+        from warmpool.embed.elastic import open_elastic  # noqa: PLC0415
+
+        return open_elastic(settings)
+    path, size = None, HISTORY_IN_MEMORY
+    if settings.history_dir is not None:
+        path = settings.history_dir / "history.sqlite"
+        size = settings.history_megabytes * MEGABYTE
+    return SqliteHistory(path, clock, max_age=settings.history_age, max_bytes=size)

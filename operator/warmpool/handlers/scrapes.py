@@ -1,0 +1,37 @@
+"""`/metrics`, for Prometheus. Read-only, and without anything secret."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+GRACE: Final = 1.0
+"""Seconds that a scrape under way may take when the server ends."""
+
+
+@asynccontextmanager
+async def serving(text: Callable[[], bytes], address: str, port: int) -> AsyncIterator[str]:
+    """Answer while inside; the URL. Port 0 is one that is free.
+
+    Raises:
+        OSError: the address or the port cannot be had.
+    """
+
+    async def scraped(_request: web.Request) -> web.Response:
+        return web.Response(body=text(), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", scraped)])
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address, port).start()
+        host, bound = runner.addresses[0][:2]
+        yield (
+            f"http://[{host}]:{bound}/metrics" if ":" in host else f"http://{host}:{bound}/metrics"
+        )
+    finally:
+        await runner.cleanup()
