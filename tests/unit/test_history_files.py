@@ -1,9 +1,9 @@
 """History and spool on disk: bounds, broken files, full disks, kill -9."""
 
-import multiprocessing
-import os
-import signal
+import asyncio
 import sqlite3
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -177,35 +177,38 @@ async def test_a_full_disk_is_told_of_and_breaks_nothing(tmp_path: Path) -> None
     await database.close()
 
 
-def _put_and_die(path: Path, told: int) -> None:
-    import asyncio  # noqa: PLC0415 - in a process of its own
+PUTS_WITHOUT_END = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from doubles.history import a_build
+from warmpool.effects.spool import SqliteSpool
 
-    async def work() -> None:
-        spool = SqliteSpool(path, max_bytes=1 << 30)
-        start = 0
-        while True:
-            await spool.put(builds(start, start + 10))
-            start += 10
-            os.write(told, start.to_bytes(4, "little"))
+async def work():
+    spool = SqliteSpool(Path(sys.argv[2]), max_bytes=1 << 30)
+    start = 0
+    while True:
+        await spool.put([a_build(1, id=f"build:{n:06}") for n in range(start, start + 10)])
+        start += 10
+        print(start, flush=True)
 
-    asyncio.run(work())
+asyncio.run(work())
+"""
+"""Tells after each put how many records are safe."""
 
 
 async def test_what_was_put_is_there_after_kill_9(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    path = tmp_path / "s.sqlite"
-    process = multiprocessing.get_context("fork").Process(target=_put_and_die, args=(path, writing))
-    process.start()
+    path, tests = tmp_path / "s.sqlite", Path(__file__).parents[1]
+    command = [sys.executable, "-c", PUTS_WITHOUT_END, str(tests), str(path)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     acknowledged = 0
     while acknowledged < 200:
-        acknowledged = int.from_bytes(os.read(reading, 4), "little")
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    os.close(writing)
-    while more := os.read(reading, 4):
-        acknowledged = int.from_bytes(more, "little")
-    os.close(reading)
+        acknowledged = int(await process.stdout.readline())
+    process.kill()
+    for line in (await process.stdout.read()).splitlines():
+        acknowledged = int(line)
+    await process.wait()
     spool = SqliteSpool(path, max_bytes=1 << 30)
     found = await ids(spool)
     assert found == [r.id for r in builds(0, len(found))]
