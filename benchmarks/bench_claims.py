@@ -119,6 +119,7 @@ class Operator:
     def __init__(self, kubeconfig: Path, log: Path, *, identity: str | None = None) -> None:
         environ = {key: value for key, value in os.environ.items() if "WARMPOOL" not in key}
         environ |= {"KUBECONFIG": str(kubeconfig), "WARMPOOL_NAMESPACE": HOME}
+        environ |= {"WARMPOOL_HISTORY_DIR": f"{log}.history", "WARMPOOL_METRICS_PORT": "0"}
         if identity is not None:
             environ["WARMPOOL_IDENTITY"] = identity
         command = [sys.executable, "-m", "warmpool", "run"]

@@ -61,12 +61,12 @@ async def until(holds: Callable[[], object], within: float = 60.0) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_records_are_brought_within_a_second() -> None:
+async def test_records_are_brought_within_two_seconds() -> None:
     history = MemoryHistory()
     async with shipped(MemorySpool(), history) as under:
         for n in range(1000):
             under.take(a_build(n))
-        await until(lambda: len(history.kept) == 1000, within=1)
+        await until(lambda: len(history.kept) == 1000, within=2)
         await until(lambda: under.waiting == 0, within=1)
     assert history.appends <= 4
 
@@ -150,7 +150,7 @@ async def test_what_an_earlier_process_left_is_brought_at_the_start() -> None:
     history, spool = MemoryHistory(), MemorySpool()
     await spool.put([a_build(1)])
     async with shipped(spool, history):
-        await until(lambda: len(history.kept) == 1, within=1)
+        await until(lambda: len(history.kept) == 1, within=2)
 
 
 async def test_a_fault_of_ours_stops_nothing_for_good(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,8 @@ _ADAPTERS: Final[dict[RecordKind, TypeAdapter[Any]]] = {
 
 def to_text(record: Record) -> str:
     """One line of JSON. The same record is always the same text."""
-    return json.dumps(as_object(record), separators=(",", ":"))
+    fields = _ADAPTERS[record.kind].dump_json(record, exclude_none=True).decode()
+    return f'{{"kind":"{record.kind.value}",{fields[1:]}'
 
 
 def as_object(record: Record) -> dict[str, Any]:

@@ -63,12 +63,11 @@ class SqliteHistory:
         self._trimmed_at = float("-inf")
 
     async def append(self, records: Sequence[Record]) -> Sequence[Refused]:
-        rows = [_row(record) for record in records]
         trim = self._clock.monotonic() >= self._trimmed_at + TRIM_EVERY
         oldest = _milliseconds(self._clock.now() - self._max_age)
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(_INSERT, rows)
+            connection.executemany(_INSERT, map(_row, records))
             if trim:
                 _trim(connection, oldest, self._max_bytes)
 
@@ -86,8 +85,9 @@ class SqliteHistory:
             values.append(after.id)
         query = f"SELECT body FROM records WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608 - values are bound
         values.append(min(limit, PAGE))
-        bodies = await self._database.do(lambda db: db.execute(query, values).fetchall())
-        return [from_text(body) for (body,) in bodies]
+        return await self._database.do(
+            lambda db: [from_text(body) for (body,) in db.execute(query, values)]
+        )
 
     async def count(
         self, wanted: Wanted, by: Sequence[Facet] = (), *, every: timedelta | None = None

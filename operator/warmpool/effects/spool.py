@@ -15,6 +15,9 @@ from warmpool.effects.sqlite import Database
 
 log = logging.getLogger(__name__)
 
+ROWS: Final = 400
+"""Of one statement; SQLite allows 999 values in all its versions."""
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spool (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, bytes INTEGER NOT NULL, body TEXT NOT NULL
@@ -32,19 +35,22 @@ class SqliteSpool:
         self._max_bytes = max_bytes
 
     async def put(self, records: Sequence[Record]) -> int:
-        rows = [(len(text), text) for text in map(to_text, records)]
-
         def work(connection: sqlite3.Connection) -> int:
-            connection.executemany("INSERT INTO spool (bytes, body) VALUES (?, ?)", rows)
+            rows = [(len(text.encode()), text) for text in map(to_text, records)]
+            _insert(connection, rows)
             total = _add(connection, len(rows), sum(size for size, _ in rows))
             return _make_room(connection, total - self._max_bytes)
 
         return await self._database.do(work)
 
     async def peek(self, limit: int) -> tuple[int, Sequence[Record]]:
-        query = "SELECT seq, body FROM spool ORDER BY seq LIMIT ?"
-        rows = await self._database.do(lambda db: db.execute(query, (limit,)).fetchall())
-        return rows[-1][0] if rows else 0, [r for _, body in rows if (r := _read(body)) is not None]
+        def work(connection: sqlite3.Connection) -> tuple[int, Sequence[Record]]:
+            query = "SELECT seq, body FROM spool ORDER BY seq LIMIT ?"
+            rows = connection.execute(query, (limit,)).fetchall()
+            records = [r for _, body in rows if (r := _read(body)) is not None]
+            return rows[-1][0] if rows else 0, records
+
+        return await self._database.do(work)
 
     async def drop(self, mark: int) -> None:
         await self._database.do(lambda db: _drop(db, mark))
@@ -56,6 +62,18 @@ class SqliteSpool:
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[int, str]]) -> None:
+    """Many rows with each statement.
+
+    The interpreter is let go around every one, and a busy event loop gives it back after 5 ms.
+    """
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        places = ", ".join(["(?, ?)"] * len(some))
+        query = f"INSERT INTO spool (bytes, body) VALUES {places}"  # noqa: S608 - values are bound
+        connection.execute(query, [value for row in some for value in row])
 
 
 def _make_room(connection: sqlite3.Connection, excess: int) -> int:

@@ -24,6 +24,9 @@ GATHER: Final = 0.2
 IN_MEMORY: Final = 20_000
 """Records that wait for a disk that does not take them; beyond that the oldest are dropped."""
 
+SETTLE: Final = 1.0
+"""Seconds that what is synced waits before it is brought on: by then a burst of claims is over."""
+
 BATCH: Final = 500
 """Records brought to the store at a time."""
 
@@ -126,6 +129,7 @@ class Shipping:
         pause = RETRY_FIRST
         while True:
             await self._spooled.wait()
+            await asyncio.sleep(SETTLE)
             self._spooled.clear()
             try:
                 await self._carry_all()
