@@ -21,6 +21,7 @@ from warmpool.domain.cloud import (
     Quota,
     Server,
     ServerRequest,
+    ServerState,
     Topology,
     Usage,
 )
@@ -103,7 +104,7 @@ class LaggingCluster:
 
 
 class EmptyCloud:
-    """A cloud that takes every POST and never shows a server."""
+    """A cloud that takes every POST, and knows by its id a server that no listing shows."""
 
     region = "RegionOne"
 
@@ -120,8 +121,8 @@ class EmptyCloud:
     async def find(self, _owner: VmUid) -> tuple[Server, ...]:
         return ()
 
-    async def get(self, _server: ServerId) -> Server | None:
-        return None
+    async def get(self, server: ServerId) -> Server | None:
+        return Server(server, "", ServerState.BUILDING, busy=True, owner=None)
 
     async def list(self, _since: object) -> Listing:
         return Listing(servers=(), taken_at=SystemClock().now(), complete=True)
