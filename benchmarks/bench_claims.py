@@ -14,10 +14,8 @@ import asyncio
 import contextlib
 import gc
 import json
-import math
 import os
 import platform
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -28,7 +26,8 @@ from time import perf_counter
 from typing import Any, Final
 
 import uvloop
-from claims_client import Api, ClaimWatch
+from claims_client import Api, ClaimWatch, following, path
+from stand import HOME, Operator, conclude, cpu_of, installed, percentile, say
 
 from warmpool.api.names import (
     API_VERSION,
@@ -43,11 +42,8 @@ from warmpool.api.names import (
     VM_FINALIZER,
 )
 from warmpool.tools.controlplane import ControlPlane
-from warmpool.tools.crds import ROOT
-from warmpool.tools.processes import Process
 
 RESULTS: Final = Path(__file__).parent / "results" / "claims.json"
-HOME: Final = "warmpool-system"
 STORE: Final = "bench"
 POOL: Final = "warm"
 VMS: Final = 10_000
@@ -108,55 +104,6 @@ class Samples:
     cpu: list[float] = field(default_factory=list)
     settled: list[float] = field(default_factory=list)
     status_bytes: int = 0
-
-
-# -- the operator -----------------------------------------------------------------------------
-
-
-class Operator:
-    """`warmpool run` as a child, and what it uses."""
-
-    def __init__(self, kubeconfig: Path, log: Path, *, identity: str | None = None) -> None:
-        environ = {key: value for key, value in os.environ.items() if "WARMPOOL" not in key}
-        environ |= {"KUBECONFIG": str(kubeconfig), "WARMPOOL_NAMESPACE": HOME}
-        environ |= {"WARMPOOL_HISTORY_DIR": f"{log}.history", "WARMPOOL_METRICS_PORT": "0"}
-        if identity is not None:
-            environ["WARMPOOL_IDENTITY"] = identity
-        command = [sys.executable, "-m", "warmpool", "run"]
-        self.process = Process.start(command, log=log, env=environ, name="operator")
-
-    def cpu(self) -> float:
-        """Seconds of CPU so far."""
-        return cpu_of(self.process.pid)
-
-    def memory_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
-
-    async def idle(self) -> None:
-        """Until it has read what there is and does next to nothing."""
-        quiet, deadline = 0, perf_counter() + PATIENCE
-        while quiet < 2:
-            before = self.cpu()
-            await asyncio.sleep(0.5)
-            quiet = quiet + 1 if self.cpu() - before < 0.03 else 0
-            self.check()
-            if perf_counter() > deadline:
-                raise RuntimeError(f"the operator never rests:\n{self.process.tail()}")
-
-    def check(self) -> None:
-        if not self.process.alive:
-            raise RuntimeError(f"the operator has ended:\n{self.process.tail()}")
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self.process.terminate)
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # -- the world --------------------------------------------------------------------------------
@@ -399,11 +346,6 @@ def _vm(index: int, pool_uid: str) -> tuple[Json, Json]:
 # -- figures ----------------------------------------------------------------------------------
 
 
-def percentile(ordered: list[float], q: int) -> float:
-    """The nearest rank: a value that was measured."""
-    return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
-
-
 def over_rounds(rounds: list[dict[str, float]], key: str) -> float:
     return round(median(figures[key] for figures in rounds), 2)
 
@@ -484,10 +426,6 @@ def no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 # -- the run ----------------------------------------------------------------------------------
 
 
@@ -529,12 +467,10 @@ async def pair(bench: Bench, scenario: Scenario, *, operator_first: bool) -> Non
 async def measure(arguments: argparse.Namespace, control_plane: ControlPlane) -> Json:
     """All of it, on a control plane that runs."""
     chosen = [s for s in SCENARIOS if not arguments.only or s.name in arguments.only]
-    for name in ("crds", "manifests/namespace.yaml", "manifests/rbac.yaml"):
-        control_plane.kubectl("apply", "-f", str(ROOT / name))
-    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
-    kubeconfig = control_plane.service_account_kubeconfig(HOME, "warmpool")
+    kubeconfig = installed(control_plane)
     started = perf_counter()
-    async with Api(control_plane.kubeconfig) as api, ClaimWatch(api) as watch:
+    watch = ClaimWatch()
+    async with Api(control_plane.kubeconfig) as api:
         bench = Bench(
             api,
             watch,
@@ -543,7 +479,9 @@ async def measure(arguments: argparse.Namespace, control_plane: ControlPlane) ->
             vms=arguments.vms,
             servers=[process.pid for process in control_plane.processes],
         )
-        await run(bench, chosen, arguments.rounds)
+        await api.served("vmclaims")
+        async with following(api, path("vmclaims"), watch.take_in):
+            await run(bench, chosen, arguments.rounds)
     return report(bench, chosen, arguments.rounds, perf_counter() - started)
 
 
@@ -563,9 +501,7 @@ def main() -> None:
     ):
         made = runner.run(measure(arguments, control_plane))
     chosen = [scenario for scenario in SCENARIOS if scenario.name in made]
-    print("\n".join(table(made, chosen)))
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(made, indent=2) + "\n")
+    conclude(made, table(made, chosen), arguments.out)
 
 
 if __name__ == "__main__":

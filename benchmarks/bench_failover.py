@@ -16,33 +16,30 @@ bound is missed.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import platform
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import uvloop
-from bench_claims import Operator, percentile, say
-from claims_client import Api, follow
+from claims_client import Api, following
+from stand import HOME, Json, Operator, conclude, installed, percentile, say, simulated_cloud
 
 from warmpool.api.names import API_VERSION, GROUP
 from warmpool.tools.controlplane import ControlPlane
-from warmpool.tools.crds import ROOT
-from warmpool.tools.processes import Process, temporary_directory
+from warmpool.tools.processes import temporary_directory
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results" / "failover.json"
 WORLD: Final = HERE / "failover_world.yaml"
-HOME: Final = "warmpool-system"
 STORE: Final = "bench"
 POOL: Final = "warm"
 LEASE_SECONDS: Final = 10.0
@@ -65,8 +62,6 @@ PATIENCE: Final = 300.0
 
 SIGTERM_BOUND: Final = 1.0
 KILL_BOUND: Final = LEASE_SECONDS + 1.0
-
-Json = dict[str, Any]
 
 
 # -- the load -----------------------------------------------------------------------------------
@@ -316,25 +311,6 @@ async def until(predicate: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-@contextlib.asynccontextmanager
-async def following(
-    api: Api, where: str, take_in: Callable[[Json, float], None]
-) -> AsyncIterator[None]:
-    """A watch, for as long as the context lasts."""
-    ready = asyncio.Event()
-    task = asyncio.ensure_future(follow(api, where, take_in, ready))
-    opened = asyncio.ensure_future(ready.wait())
-    await asyncio.wait((task, opened), return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
 # -- the run ------------------------------------------------------------------------------------
 
 
@@ -361,10 +337,7 @@ async def run(bench: Bench, arguments: argparse.Namespace, clouds_yaml: str) -> 
 
 async def measure(arguments: argparse.Namespace, control_plane: ControlPlane, cloud: str) -> Json:
     """All of it, on a control plane that runs."""
-    for name in ("crds", "manifests/namespace.yaml", "manifests/rbac.yaml"):
-        control_plane.kubectl("apply", "-f", str(ROOT / name))
-    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
-    kubeconfig = control_plane.service_account_kubeconfig(HOME, "warmpool")
+    kubeconfig = installed(control_plane)
     ours = f"/apis/{API_VERSION}"
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(control_plane.kubeconfig))
@@ -444,17 +417,6 @@ def missed(made: Json) -> list[str]:
     return wrong
 
 
-@contextlib.contextmanager
-def simulated_cloud(folder: Path) -> Iterator[str]:
-    """The simulator as a process of its own; its clouds.yaml."""
-    clouds, ready = folder / "clouds.yaml", folder / "url"
-    command: list[str | Path] = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
-    command += ["--clouds-out", clouds, "--ready-file", ready]
-    with Process.start(command, log=folder / "novasim.log", name="novasim") as process:
-        process.wait_for(lambda: ready.exists() and ready.read_text(), 30, "its address")
-        yield clouds.read_text()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="failovers of each kind")
@@ -466,17 +428,12 @@ def main() -> int:
     arguments = parser.parse_args()
     with (
         temporary_directory("warmpool-bench-") as folder,
-        simulated_cloud(folder) as cloud,
+        simulated_cloud(folder, "--scenario", WORLD) as (_, cloud),
         ControlPlane() as control_plane,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         made = runner.run(measure(arguments, control_plane, cloud))
-    print("\n".join(table(made)))
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(made, indent=2) + "\n")
-    wrong = missed(made)
-    print("\n".join(wrong), file=sys.stderr)
-    return 1 if wrong else 0
+    return conclude(made, table(made), arguments.out, missed(made))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ is missed.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import platform
@@ -25,22 +24,20 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import uvloop
-from bench_claims import Operator, percentile, say
-from bench_failover import following, until
-from claims_client import Api
+from bench_failover import until
+from claims_client import Api, following
+from stand import Json, Operator, conclude, installed, percentile, say, simulated_cloud
 
 from warmpool.api.names import API_VERSION
 from warmpool.tools.controlplane import ControlPlane
-from warmpool.tools.crds import ROOT
-from warmpool.tools.processes import Process, temporary_directory
+from warmpool.tools.processes import temporary_directory
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results" / "fill.json"
 WORLD: Final = HERE / "fill_world.yaml"
-HOME: Final = "warmpool-system"
 STORE: Final = "bench"
 VMS: Final = 200
 AT_ONCE: Final = 20
@@ -56,8 +53,6 @@ LISTING: Final = "GET /compute/v2.1/servers/detail"
 RATIO_BOUND: Final = 1.1
 WRITES_BOUND: Final = 4.0
 CALLS_BOUND: Final = 2.0
-
-Json = dict[str, Any]
 
 
 class Cloud:
@@ -86,16 +81,6 @@ class Cloud:
         with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - ours, on loopback
             answer: Json = json.load(response)
         return answer
-
-
-@contextlib.contextmanager
-def simulated_cloud(folder: Path) -> Iterator[Cloud]:
-    clouds, ready = folder / "clouds.yaml", folder / "url"
-    command: list[str | Path] = [sys.executable, "-m", "warmpool", "novasim", "--scenario", WORLD]
-    command += ["--clouds-out", clouds, "--ready-file", ready]
-    with Process.start(command, log=folder / "novasim.log", name="novasim") as process:
-        process.wait_for(lambda: ready.exists() and ready.read_text(), 30, "its address")
-        yield Cloud(ready.read_text().strip(), clouds.read_text())
 
 
 @dataclass
@@ -254,10 +239,7 @@ def missed(made: Json) -> list[str]:
 
 async def measure(arguments: argparse.Namespace, control_plane: ControlPlane, cloud: Cloud) -> Json:
     """All of it, on a control plane that runs."""
-    for name in ("crds", "manifests/namespace.yaml", "manifests/rbac.yaml"):
-        control_plane.kubectl("apply", "-f", str(ROOT / name))
-    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
-    kubeconfig = control_plane.service_account_kubeconfig(HOME, "warmpool")
+    kubeconfig = installed(control_plane)
     watch, where = Watch(), f"/apis/{API_VERSION}/warmvms"
     async with Api(control_plane.kubeconfig) as api:
         await api.served("warmvms")
@@ -288,17 +270,12 @@ def main() -> int:
     arguments = parser.parse_args()
     with (
         temporary_directory("warmpool-bench-") as folder,
-        simulated_cloud(folder) as cloud,
+        simulated_cloud(folder, "--scenario", WORLD) as told,
         ControlPlane() as control_plane,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        made = runner.run(measure(arguments, control_plane, cloud))
-    print("\n".join(table(made)))
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(made, indent=2) + "\n")
-    wrong = missed(made)
-    print("\n".join(wrong), file=sys.stderr)
-    return 1 if wrong else 0
+        made = runner.run(measure(arguments, control_plane, Cloud(*told)))
+    return conclude(made, table(made), arguments.out, missed(made))
 
 
 if __name__ == "__main__":

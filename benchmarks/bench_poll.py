@@ -28,6 +28,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, NoReturn
 
+from stand import Json, simulated_cloud
+
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.effects.clock import SystemClock
@@ -44,9 +46,6 @@ BUILD: Final = 30.0
 """Seconds that a build takes in this cloud."""
 US: Final = InstallationId("bench")
 POOL: Final = Ref("bench", "data")
-READY_WITHIN: Final = 60.0
-
-Json = dict[str, Any]
 
 
 @dataclass
@@ -97,20 +96,14 @@ class Cost:
 @contextlib.contextmanager
 def simulator(servers: int) -> Iterator[tuple[str, str]]:
     """A cloud with so many servers of ours; its URL and its clouds.yaml."""
-    with temporary_directory("warmpool-bench-poll-") as directory:
-        clouds, ready = directory / "clouds.yaml", directory / "url"
-        command: list[str | Path] = [sys.executable, "-m", "warmpool", "novasim", "--no-guests"]
-        command += ["--scenario", "big", "--clouds-out", clouds, "--ready-file", ready]
-        process = Process.start(command, log=directory / "log", name="novasim")
-        try:
-            process.wait_for(lambda: ready.exists() and ready.read_text(), READY_WITHIN, "its URL")
-            url = ready.read_text().strip()
-            tags = [f"{TAG_INSTALLATION}{US}", f"{TAG_OWNER}vm-{{n}}"]
-            call(f"{url}/_sim/preload", {"count": servers, "tags": tags, "network": True})
-            call(f"{url}/_sim/advance", {"seconds": 3600})  # they have been there for long
-            yield url, clouds.read_text()
-        finally:
-            process.terminate()
+    with (
+        temporary_directory("warmpool-bench-poll-") as directory,
+        simulated_cloud(directory, "--no-guests", "--scenario", "big") as (url, clouds_yaml),
+    ):
+        tags = [f"{TAG_INSTALLATION}{US}", f"{TAG_OWNER}vm-{{n}}"]
+        call(f"{url}/_sim/preload", {"count": servers, "tags": tags, "network": True})
+        call(f"{url}/_sim/advance", {"seconds": 3600})  # they have been there for long
+        yield url, clouds_yaml
 
 
 def call(url: str, body: Json | None = None) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -184,11 +184,29 @@ async def follow(
                         take_in(event, now)
 
 
-class ClaimWatch:
-    """Sees claims become Bound. An async context manager."""
+@contextlib.asynccontextmanager
+async def following(
+    api: Api, where: str, take_in: Callable[[Json, float], None]
+) -> AsyncIterator[None]:
+    """A watch, for as long as the context lasts."""
+    ready = asyncio.Event()
+    task = asyncio.ensure_future(follow(api, where, take_in, ready))
+    opened = asyncio.ensure_future(ready.wait())
+    await asyncio.wait((task, opened), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+
+class ClaimWatch:
+    """Sees claims become Bound, while it is `following` them."""
+
+    def __init__(self) -> None:
         self._waiting: set[tuple[str, str]] = set()
         self._seen: dict[str, float] = {}
         self._done: asyncio.Future[Mapping[str, float]] | None = None
@@ -200,30 +218,8 @@ class ClaimWatch:
         self._done = asyncio.get_running_loop().create_future()
         return self._done
 
-    async def __aenter__(self) -> Self:
-        ready = asyncio.Event()
-        self._task = asyncio.ensure_future(self._run(ready))
-        opened = asyncio.ensure_future(ready.wait())
-        await asyncio.wait((self._task, opened), return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            self._task.result()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    async def _run(self, ready: asyncio.Event) -> None:
-        await self._api.served("vmclaims")
-        await follow(self._api, path("vmclaims"), self._take_in, ready)
-
-    def _take_in(self, event: Json, now: float) -> None:
+    def take_in(self, event: Json, now: float) -> None:
+        """One event of the watch of claims."""
         claim = event["object"]
         meta, status = claim["metadata"], claim.get("status", {})
         key = (meta["namespace"], meta["name"])
