@@ -84,8 +84,6 @@ def to_create(facts: PoolFacts) -> int:
         bounds.append(room)
     if facts.tokens is not None:
         bounds.append(facts.tokens)
-    if facts.survey.headroom.left is not None:
-        bounds.append(facts.survey.headroom.left)
     return max(0, min(bounds))
 
 

@@ -34,7 +34,6 @@ from warmpool.domain.errors import (
     Conflict,
     NotFound,
     OutcomeUnknown,
-    TestFailed,
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref, ServerId
@@ -45,6 +44,7 @@ from warmpool.ports.probe import Prober
 from warmpool.reconcile.absence import Absences
 from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.console import ending
+from warmpool.reconcile.finalizing import let_go
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
 from warmpool.reconcile.recorder import Mark, Recorder
 from warmpool.reconcile.store import Store
@@ -52,7 +52,6 @@ from warmpool.reconcile.writing import (
     dump,
     label_value,
     place_labels,
-    pointer,
     preserve_vm,
     put_status,
     recycle_vm,
@@ -535,25 +534,10 @@ class Executor:
 
     async def _let_go(self, vm: Vm) -> None:
         """Take our finalizer off: the server is gone."""
-        body = await self._cluster.get(Kind.WARM_VM, vm.ref)
-        finalizers = body["metadata"].get("finalizers", [])
-        if body["metadata"]["uid"] != vm.uid or VM_FINALIZER not in finalizers:
-            return
-        index = str(finalizers.index(VM_FINALIZER))
-        path = pointer("metadata", "finalizers", index)
-        try:
-            answer = await self._cluster.patch(
-                Kind.WARM_VM,
-                vm.ref,
-                [
-                    same_uid(vm.uid),
-                    {"op": "test", "path": path, "value": VM_FINALIZER},
-                    {"op": "remove", "path": path},
-                ],
-            )
-        except (NotFound, TestFailed):
-            return
-        self._store.apply(Kind.WARM_VM, answer, deleted=not answer["metadata"].get("finalizers"))
+        answer = await let_go(self._cluster, Kind.WARM_VM, vm.ref, vm.uid, VM_FINALIZER)
+        if answer is not None:
+            gone = not answer["metadata"].get("finalizers")
+            self._store.apply(Kind.WARM_VM, answer, deleted=gone)
 
     # -- inside -------------------------------------------------------------------------------
 

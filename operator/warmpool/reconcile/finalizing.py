@@ -1,10 +1,9 @@
-"""Our finalizer on pools: while a pool has VMs, it is not forgotten."""
-
-import contextlib
+"""Our finalizers: a pool stays while it has VMs, and a WarmVM while it has a server."""
 
 from warmpool.api.names import POOL_FINALIZER, Kind
-from warmpool.domain.errors import Conflict, NotFound, TestFailed
+from warmpool.domain.errors import NotFound, TestFailed
 from warmpool.domain.facts import Pool
+from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body, Cluster
 from warmpool.reconcile.writing import pointer, same_uid, same_version
 
@@ -21,17 +20,26 @@ async def hold(cluster: Cluster, pool: Pool) -> Body:
     return await cluster.patch(Kind.WARM_POOL, pool.ref, patch)
 
 
-async def let_go(cluster: Cluster, pool: Pool) -> None:
-    """Take our finalizer off a pool that has no VM left."""
-    with contextlib.suppress(NotFound, TestFailed, Conflict):
-        body = await cluster.get(Kind.WARM_POOL, pool.ref)
-        finalizers = body["metadata"].get("finalizers", [])
-        if POOL_FINALIZER not in finalizers:
-            return
-        path = pointer("metadata", "finalizers", str(finalizers.index(POOL_FINALIZER)))
-        patch = [
-            same_uid(pool.uid),
-            {"op": "test", "path": path, "value": POOL_FINALIZER},
-            {"op": "remove", "path": path},
-        ]
-        await cluster.patch(Kind.WARM_POOL, pool.ref, patch)
+async def let_go(cluster: Cluster, kind: Kind, ref: Ref, uid: str, finalizer: str) -> Body | None:
+    """Take a finalizer of ours off an object; the object as it is then.
+
+    None: it is not on it, or the object is another one, or went meanwhile.
+
+    Raises:
+        NotFound: there is no such object.
+        ClusterError: the API server did not take it off.
+    """
+    body = await cluster.get(kind, ref)
+    finalizers = body["metadata"].get("finalizers", [])
+    if body["metadata"]["uid"] != uid or finalizer not in finalizers:
+        return None
+    path = pointer("metadata", "finalizers", str(finalizers.index(finalizer)))
+    patch = [
+        same_uid(uid),
+        {"op": "test", "path": path, "value": finalizer},
+        {"op": "remove", "path": path},
+    ]
+    try:
+        return await cluster.patch(kind, ref, patch)
+    except (NotFound, TestFailed):
+        return None

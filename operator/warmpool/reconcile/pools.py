@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, assert_never
 
-from warmpool.api.names import ClaimPhase, Kind, Phase, Reason
+from warmpool.api.names import POOL_FINALIZER, ClaimPhase, Kind, Phase, Reason
 from warmpool.api.v1alpha1.pool import Health
 from warmpool.domain.actions import (
     Action,
@@ -268,7 +268,8 @@ class PoolWorker:
                 return
         elif has_group:
             log.warning("pool %s leaves its server group behind: no credentials", self._ref)
-        await let_go(self._cluster, pool)
+        with contextlib.suppress(NotFound, Conflict):
+            await let_go(self._cluster, Kind.WARM_POOL, pool.ref, pool.uid, POOL_FINALIZER)
 
     def _refresh(self, pool: Pool) -> None:
         """Have every VM looked at again when the rules change, and now and then."""
