@@ -74,7 +74,7 @@ chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/te
 	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-brief
-chaos-brief: $(READY) # a part of `test`, apart from e2e: it would hold up the journeys, which share a machine
+chaos-brief: $(READY) ## a minute and a half of it
 	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 1.5
 
 .PHONY: chaos-mutations
