@@ -14,6 +14,7 @@ import orjson
 
 from warmpool.api.names import GROUP, VERSION, Kind
 from warmpool.effects.kube import CONNECTIONS, Credentials
+from warmpool.effects.sockets import Sockets
 
 Body = dict[str, Any]
 CREATED: Final = 201
@@ -47,12 +48,13 @@ class Api:
         credentials = await Credentials.load(str(self._kubeconfig))
         self.server = credentials.endpoint.server
         self._headers = {"Authorization": f"Bearer {await credentials.token()}"}
-        self._session = credentials.session(CONNECTIONS)
+        self._sockets = Sockets()
+        self._session = credentials.session(CONNECTIONS, self._sockets)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
-        await asyncio.sleep(0.2)  # TLS connections say goodbye after they are closed
+        await self._sockets.hang_up()
 
     async def list(self, kind: Kind, namespace: str) -> Body:
         async with self._session.get(self._url(kind, namespace), headers=self._headers) as answer:

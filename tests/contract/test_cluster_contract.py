@@ -74,7 +74,6 @@ async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
         yield Ground(
             cluster, namespace, lambda name: plane.kubectl("delete", "lease", name, "-n", namespace)
         )
-    await asyncio.sleep(0.1)  # TLS connections say goodbye after they are closed
 
 
 def ref_of(body: Body) -> Ref:

@@ -158,7 +158,6 @@ async def an_election(
             for candidate in election.candidates:
                 candidate.line.heal()
                 await candidate.stop()
-    await asyncio.sleep(0.2)  # TLS connections say goodbye after they are closed
     plane.kubectl("delete", "namespace", namespace, "--wait=false")
 
 

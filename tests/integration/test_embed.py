@@ -76,7 +76,6 @@ async def cluster(plane: ControlPlane) -> AsyncIterator[KubeCluster]:
                 plane.kubectl, "delete", kind.plural, "--all", "-n", SPACE, "--wait=false"
             )
         await asyncio.to_thread(plane.kubectl, "delete", "leases", "--all", "-n", HOME)
-    await asyncio.sleep(0.1)  # TLS connections say goodbye after they are closed
 
 
 @pytest.fixture

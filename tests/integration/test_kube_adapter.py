@@ -69,7 +69,6 @@ async def opened(
 ) -> AsyncIterator[KubeCluster]:
     async with KubeCluster(await Credentials.load(str(kubeconfig)), HOME, observe=observe) as it:
         yield it
-    await asyncio.sleep(0.2)  # TLS connections say goodbye after they are closed
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from warmpool.domain.errors import (
     TestFailed,
 )
 from warmpool.domain.ids import Ref
+from warmpool.effects.sockets import Sockets
 from warmpool.ports.cluster import Body, Endpoint, PatchOp, Snapshot
 
 REQUEST_TIMEOUT: Final = 30.0
@@ -115,10 +116,12 @@ class Credentials:
         value = await self._configuration.get_api_key_with_prefix("BearerToken")
         return None if value is None else value.split(" ", 1)[-1].strip()
 
-    def session(self, connections: int) -> aiohttp.ClientSession:
+    def session(self, connections: int, sockets: Sockets) -> aiohttp.ClientSession:
         """A session of so many connections, with the configuration's TLS. The caller closes it."""
         context = kubernetes_client.ApiClient(self._configuration).rest_client.ssl_context
-        connector = aiohttp.TCPConnector(limit=connections, ssl=context, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(
+            limit=connections, ssl=context, keepalive_timeout=60, socket_factory=sockets
+        )
         return aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         )
@@ -138,12 +141,13 @@ class KubeCluster:
         self._credentials = credentials
         self._namespace = namespace
         self._observe = observe
+        self._sockets = Sockets()
         self._session: aiohttp.ClientSession | None = None
         self._lease_session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = self._credentials.session(CONNECTIONS)
-        self._lease_session = self._credentials.session(LEASE_CONNECTIONS)
+        self._session = self._credentials.session(CONNECTIONS, self._sockets)
+        self._lease_session = self._credentials.session(LEASE_CONNECTIONS, self._sockets)
         return self
 
     async def __aexit__(
@@ -155,6 +159,7 @@ class KubeCluster:
         for session in (self._session, self._lease_session):
             if session is not None:
                 await session.close()
+        await self._sockets.hang_up()
 
     async def list(self, kind: Kind) -> Snapshot:
         items, version = await self._pages(_collection(kind))

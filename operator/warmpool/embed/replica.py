@@ -21,6 +21,7 @@ from warmpool.domain.errors import ClusterError, NotFound
 from warmpool.domain.ids import Ref
 from warmpool.effects.clock import SystemClock
 from warmpool.effects.kube import Credentials, KubeCluster
+from warmpool.effects.sockets import Sockets
 from warmpool.embed.candidate import Candidate
 from warmpool.embed.telling import Telling
 from warmpool.embed.watching import apart, at_once, into
@@ -111,7 +112,6 @@ class Replica:
         settings = self._settings
         login = await Credentials.load(settings.kubeconfig, settings.context)
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(asyncio.sleep, hosting.CLOSING)
             if settings.probe_port is not None:
                 serving = probes.serving(self.vitals, settings.probe_address, settings.probe_port)
                 log.info("probes at %s", await stack.enter_async_context(serving))
@@ -187,7 +187,15 @@ class Replica:
         post = at_once if self._own_loop else into(asyncio.get_running_loop())
         streams = hosting.Streams(self.vitals, post)
         feed = partial(objects.register, store=self._store, post=post, relisted=comparer.relisted)
-        watch = partial(hosting.watch, feed, objects.RESOURCES, login, streams)
+        run = partial(hosting.watch, feed, objects.RESOURCES, login, streams)
+        sockets = Sockets()
+
+        async def watch(stop: asyncio.Event) -> None:
+            try:
+                await run(stop, open_socket=sockets)
+            finally:
+                await sockets.hang_up()
+
         await (watch(stop) if self._own_loop else apart(watch, stop))
 
 

@@ -1,6 +1,7 @@
 """kopf as a host: its settings, its login, its start and end."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 import aiohttp
 import kopf
+from aiohttp.connector import AddrInfoType
 
 from warmpool.api.names import KOPF_FINALIZER
 from warmpool.ports.cluster import Login
@@ -16,12 +18,11 @@ from warmpool.reconcile.vitals import Beat, Vitals
 STREAM_WITHIN: Final = 450.0
 """Seconds within which a stream is opened anew: after 330 at most, and a LIST may come before."""
 
-CLOSING: Final = 0.2
-"""Seconds after the end for TLS connections to say goodbye: nobody can wait for that otherwise, and
-the loop may be closed next."""
-
 LOGIN_EVERY: Final = 1.0
 """Seconds between two logins while the API server refuses them."""
+
+OpenSocket = Callable[[AddrInfoType], socket.socket]
+"""Make a socket that can be connected to an address."""
 
 Post = Callable[..., object]
 """Have a function called with arguments in the loop that the store belongs to."""
@@ -146,7 +147,9 @@ def unwatched(resource: str) -> str:
     return f"{resource} are not watched yet"
 
 
-def _register_login(registry: kopf.OperatorRegistry, login: Login, streams: Streams) -> None:
+def _register_login(
+    registry: kopf.OperatorRegistry, login: Login, streams: Streams, open_socket: OpenSocket
+) -> None:
     """Kopf speaks to the API server with the same credentials as we do, in a session of its own."""
     before: list[float] = []
 
@@ -167,31 +170,33 @@ def _register_login(registry: kopf.OperatorRegistry, login: Login, streams: Stre
             private_key_path=where.private_key_path,
         )
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            connector=aiohttp.TCPConnector(
+                limit=0, ssl=info.as_ssl_context(), socket_factory=open_socket
+            ),
             headers=info.as_http_headers(),
             trace_configs=[streams.trace()],
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
-async def watch(
+async def watch(  # noqa: PLR0913 - what it runs, and what with
     register: Callable[[kopf.OperatorRegistry], None],
     resources: Iterable[str],
     login: Login,
     streams: Streams,
     stop: asyncio.Event,
+    *,
+    open_socket: OpenSocket,
 ) -> None:
     """Run kopf until `stop` is set.
 
-    `register` enters the handlers, which watch these resources.
+    `register` enters the handlers, which watch these resources. What `open_socket` made may be open
+    at the end: TLS connections say goodbye after their session is closed.
     """
     registry = kopf.OperatorRegistry()
-    _register_login(registry, login, streams)
+    _register_login(registry, login, streams, open_socket)
     register(registry)
-    try:
-        with streams.taken(resources):
-            await kopf.operator(
-                registry=registry, settings=kopf_settings(), stop_flag=stop, clusterwide=True
-            )
-    finally:
-        await asyncio.sleep(CLOSING)
+    with streams.taken(resources):
+        await kopf.operator(
+            registry=registry, settings=kopf_settings(), stop_flag=stop, clusterwide=True
+        )
