@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -257,16 +257,32 @@ class OperatorThread:
         await self._operator.ended()
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
-        """Have it answered in the operator's loop."""
+        """Have it answered in the operator's loop, which may end before it comes to that."""
         loop = self._started().result(timeout)
         asked = question()
         try:
             answer = asyncio.run_coroutine_threadsafe(asked, loop)
         except RuntimeError:  # the loop is closed
             asked.close()
-            self._ended.result()
-            raise RuntimeError("the operator has ended") from None
-        return answer.result(timeout)
+            raise self._over() from None
+        either: list[Future[Any]] = [answer, self._ended]
+        wait(either, timeout, FIRST_COMPLETED)
+        if answer.done() and not answer.cancelled():
+            return answer.result()
+        if not self._ended.done() and not answer.cancelled():
+            answer.cancel()
+            raise TimeoutError(f"no answer within {timeout:g} s")
+        asked.close()
+        raise self._over()
+
+    def _over(self) -> Exception:
+        """What to raise where nobody answers any more.
+
+        Raises:
+            Exception: what it died of.
+        """
+        self._ended.result()
+        return RuntimeError("the operator has ended")
 
     # -- answers ------------------------------------------------------------------------------
 
