@@ -71,7 +71,7 @@ chaos-kill: $(READY) ## kill -9 of the leader, 20 times, at random moments while
 	@$(BIN)/pytest -q -s e2e/test_kill9.py --cycles 20
 
 chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/testing.md
-	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/pytest -q -s -o faulthandler_timeout=0 e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-brief
 chaos-brief: $(READY) ## a minute and a half of it
