@@ -87,6 +87,27 @@ def nothing_left(pids: list[int], directory: str) -> bool:
     return not any(running(pid) for pid in pids) and not Path(directory).exists()
 
 
+@pytest.mark.parametrize("ahead", [0, 500], ids=["revisions repeat", "revisions go on"])
+def test_a_backup_that_is_restored_is_all_that_there_is(
+    fragile: ControlPlane, tmp_path: Path, ahead: int
+) -> None:
+    def revision() -> int:
+        answer = fragile.kubectl("get", "--raw", "/api/v1/configmaps?limit=1").stdout
+        return int(json.loads(answer)["metadata"]["resourceVersion"])
+
+    names = [f"m-{uuid4().hex[:8]}" for _ in range(2)]
+    fragile.kubectl("create", "-f", "-", stdin=config_map(names[0]))
+    fragile.backup(tmp_path / "backup")
+    fragile.kubectl("create", "-f", "-", stdin=config_map(names[1]))
+    url, before = fragile.apiserver.url, revision()
+    fragile.restore(tmp_path / "backup", ahead=ahead)
+    assert fragile.apiserver.url == url
+    assert exists(fragile, f"configmap/{names[0]}")
+    assert not exists(fragile, f"configmap/{names[1]}")
+    started = 300  # revisions that a start takes, at most
+    assert (revision() > before + started) == bool(ahead)
+
+
 def test_a_kind_of_ours_is_stored_and_its_schema_holds(
     control_plane: ControlPlane, namespace: str
 ) -> None:

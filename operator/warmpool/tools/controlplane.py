@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import fcntl
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ from warmpool.tools.servers import (
     controller_manager_command,
     etcd_command,
     etcd_healthy,
+    etcd_put,
 )
 
 __all__ = [
@@ -105,7 +107,8 @@ class ControlPlane(Cluster):
         self._stack = contextlib.ExitStack()
         self._tokens: dict[str, str] = {}
         self._etcd: Process | None = None
-        self._etcd_port = 0
+        self._ports = 0, 0
+        """Of etcd: for clients, for peers."""
         self._controller_manager: Process | None = None
         self._apiservers: list[ApiServer] = []
         self.controllers = self._programs.kube_controller_manager is not None
@@ -160,7 +163,7 @@ class ControlPlane(Cluster):
         """Where etcd answers, for those who want to see every revision, whatever the API does."""
         if self._etcd is None:
             raise ClusterError("this control plane is not running")
-        return f"http://127.0.0.1:{self._etcd_port}"
+        return f"http://127.0.0.1:{self._ports[0]}"
 
     @property
     def processes(self) -> list[Process]:
@@ -197,6 +200,35 @@ class ControlPlane(Cluster):
 
     def resume_apiserver(self) -> None:
         self.apiserver.resume()
+
+    def backup(self, directory: Path) -> None:
+        """Copy etcd's data as they are at this moment, as the snapshot of a disk does."""
+        assert self._etcd is not None, "this control plane is not running"  # noqa: S101
+        self._etcd.pause()
+        try:
+            shutil.copytree(Layout(self.directory).etcd_data, directory)
+        finally:
+            self._etcd.resume()
+
+    def restore(self, directory: Path, *, ahead: int = 0) -> None:
+        """Begin anew from a backup, at the same addresses: all that was written since is gone.
+
+        Args:
+            directory: where `backup` has put it.
+            ahead: by so many revisions the history goes on later than it ended in the backup, as
+                `etcdutl snapshot restore --bump-revision` has it. Each is a write.
+        """
+        layout = Layout(self.directory)
+        for process in reversed(self.processes):
+            process.terminate(GRACE)
+        shutil.rmtree(layout.etcd_data)
+        shutil.copytree(directory, layout.etcd_data)
+        self._start_etcd(layout, self._stack)
+        for number in range(ahead):
+            etcd_put(self._ports[0], "warmpool-bump", str(number))
+        for server in self._apiservers:
+            server.restart()
+        self._start_controllers(layout, self._stack)
 
     def start_second_apiserver(self) -> ApiServer:
         """Another API server over the same etcd; its `kubeconfig` is the admin's through it."""
@@ -238,22 +270,30 @@ class ControlPlane(Cluster):
 
     def _start_servers(self, layout: Layout, servers: contextlib.ExitStack) -> None:
         client, peer = free_ports(2)
-        command = etcd_command(self._programs, layout, client=client, peer=peer)
-        self._etcd = _started(servers, command, layout, "etcd", grace=self._grace)
-        self._etcd.wait_for(lambda: etcd_healthy(client), READY_WITHIN, "its health")
-        self._etcd_port = client
+        self._ports = client, peer
+        self._start_etcd(layout, servers)
         server = ApiServer(
             "apiserver", layout, self._programs, etcd=client, extra=self._apiserver_args
         )
         servers.callback(lambda: server.stop(grace=self._grace))
         server.start(self._tokens[ADMIN])
         self._apiservers = [server]
-        if program := self._programs.kube_controller_manager:
-            command = controller_manager_command(program, layout)
-            name = "controller-manager"
-            manager = _started(servers, command, layout, name, grace=self._grace)
-            self._controller_manager = manager
-            await_controllers(server, manager)
+        self._start_controllers(layout, servers)
+
+    def _start_etcd(self, layout: Layout, servers: contextlib.ExitStack) -> None:
+        client, peer = self._ports
+        command = etcd_command(self._programs, layout, client=client, peer=peer)
+        self._etcd = _started(servers, command, layout, "etcd", grace=self._grace)
+        self._etcd.wait_for(lambda: etcd_healthy(client), READY_WITHIN, "its health")
+
+    def _start_controllers(self, layout: Layout, servers: contextlib.ExitStack) -> None:
+        program = self._programs.kube_controller_manager
+        if program is None:
+            return
+        command = controller_manager_command(program, layout)
+        manager = _started(servers, command, layout, "controller-manager", grace=self._grace)
+        self._controller_manager = manager
+        await_controllers(self.apiserver, manager)
 
 
 def _started(

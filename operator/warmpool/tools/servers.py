@@ -1,5 +1,6 @@
 """The servers of a local control plane: their command lines, their files, the API server itself."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -210,6 +211,22 @@ def etcd_healthy(port: int) -> bool:
             return b'"true"' in connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             return False
+
+
+def etcd_put(port: int, key: str, value: str) -> None:
+    """Write one key, beside all that is Kubernetes': the revision is one higher then.
+
+    Raises:
+        OSError: etcd did not do it.
+    """
+    texts = {"key": key, "value": value}
+    pair = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v3/kv/put", json.dumps(pair))
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise OSError(f"etcd: {answer.status} {answer.read()!r}")
 
 
 def await_controllers(server: ApiServer, process: Process) -> None:
