@@ -1,4 +1,4 @@
-"""The API server fails: it is cut off, restarted, away for long.
+"""The API server fails: it is cut off, restarted, away for long, restored from a backup.
 
 On a control plane of their own, which nobody shares. What is right in each case is told in
 docs/operations.md.
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.fleet import Fleet, install
+from harness.clouds import Body, Simulator
+from harness.fleet import HOME, Fleet, install
 from harness.proxy import Proxy
 from harness.sandbox import Sandbox
 
+from warmpool.api.names import LEDGER_NAME, META_CLAIM_UID, Kind
 from warmpool.tools.controlplane import ControlPlane
 
 LONG_LEASE = {
@@ -25,6 +27,9 @@ LONG_LEASE = {
 OUTAGE = 12.0
 """Seconds that the API server is away. Five minutes are thirty leases of the default, and this is
 three of the tests': leadership runs out, and the watches' pauses have grown to their longest."""
+
+
+MERGE = ("--type=merge", "-p")
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +128,57 @@ def test_an_api_server_that_is_long_away_is_waited_for(
     sandbox.await_ready(pool, 3)
     assert fleet.running == replicas
     assert set(before) < set(sandbox.servers())
+
+
+@pytest.mark.simulator
+def test_a_backup_that_is_restored_costs_no_claim_its_vms(
+    sandbox: Sandbox, fleet: Fleet, cluster: ControlPlane, simulator: Simulator, folder: Path
+) -> None:
+    """It is said to be old by what the leader last wrote in it, so that nobody waits an hour."""
+    pool = sandbox.full_pool("data", 2)
+    fleet.stop()
+    long_ago = '{"spec": {"writtenAt": "2026-01-01T00:00:00Z"}}'
+    cluster.kubectl("patch", "bindingledgers", LEDGER_NAME, "-n", HOME, *MERGE, long_ago)
+    cluster.backup(folder / "backup")
+    fleet.ensure(1)
+    known = ids(sandbox.bound("known", {pool: 2}))
+    sandbox.await_ready(pool, 2)
+    used = known | ids(sandbox.bound("built-since", {pool: 2}))
+    sandbox.until(lambda: used <= marked(simulator), "whose they are stands on the servers")
+    [former] = fleet.running
+
+    cluster.restore(folder / "backup")
+    sandbox.until(lambda: not former.alive, "whoever remembers more ends")
+    fleet.ensure(1)
+    new = ids(sandbox.bound("new", {pool: 2}, onUnsatisfied="Wait", timeout="5m"))
+    assert not new & used
+    sandbox.await_ready(pool, 2)
+    assert used <= {server["id"] for server in simulator.records()}
+    held = {vm["status"]["serverID"]: vm for vm in retained(sandbox)}
+    assert known <= held.keys()
+    assert {held[server]["spec"]["claimRef"]["name"] for server in known} == {"known"}
+
+    def given_back() -> bool:
+        for vm in retained(sandbox):
+            vm_name = vm["metadata"]["name"]
+            sandbox.kubectl("patch", "warmvm", vm_name, *MERGE, '{"spec": {"retained": false}}')
+        return not known & {server["id"] for server in simulator.records()}
+
+    sandbox.until(given_back, "a person has decided, and they are gone")
+    ours = {vm["status"].get("serverID") for vm in sandbox.all(Kind.WARM_VM)}
+    for server in simulator.records(sandbox.mark):
+        if server["id"] not in ours:
+            simulator.do(do="server", server=server["id"], change="wipe")
+
+
+def ids(vms: list[Body]) -> set[str]:
+    return {vm["serverID"] for vm in vms}
+
+
+def marked(simulator: Simulator) -> set[str]:
+    """Servers that are a claim's by what stands on them."""
+    return {s["id"] for s in simulator.records() if s["metadata"].get(META_CLAIM_UID)}
+
+
+def retained(sandbox: Sandbox) -> list[Body]:
+    return [vm for vm in sandbox.all(Kind.WARM_VM) if vm["spec"].get("retained")]

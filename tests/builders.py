@@ -5,6 +5,7 @@ made at once, so that a failure is read easily.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -96,6 +97,7 @@ def a_vm(number: int = 1, phase: Phase = Phase.READY, **fields: Any) -> Vm:
         "reclaim": ReclaimPolicy.DELETE,
         "retained": False,
         "dirty": False,
+        "last_claim": None,
         "deleting": False,
         "finalized": True,
         "created": NOW,
@@ -129,8 +131,13 @@ def a_server(number: int = 1, state: ServerState = ServerState.ACTIVE, **fields:
     return Server(**(facts | fields))
 
 
-def a_view(vm: Vm, server: Server | None = None, **fields: Any) -> VmView:
-    """A VM with nothing of note about it; taken if its claimRef says so."""
+def a_view(vm: Vm, server: Server | None = None, *, marked: bool = True, **fields: Any) -> VmView:
+    """A VM with nothing of note about it; taken if its claimRef says so.
+
+    With `marked`, its server says whose it is, too, if it says nothing else.
+    """
+    if marked and server is not None and vm.claim is not None and server.marks.claim is None:
+        server = replace(server, marks=replace(server.marks, claim=vm.claim))
     facts: dict[str, Any] = {
         "vm": vm,
         "server": server,

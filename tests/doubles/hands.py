@@ -77,7 +77,15 @@ class Hand:
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         what = f"replace {kind.value}"
+        if kind is Kind.BINDING_LEDGER and self._is_heartbeat(body):
+            return await self._read(lambda: self.api.replace(kind, body))
         return await self._write(what, lambda: self.api.replace(kind, body))
+
+    def _is_heartbeat(self, body: Body) -> bool:
+        """It says nothing but that somebody leads: there is no moment in that to be told apart."""
+        [ledger] = self.api.peek(Kind.BINDING_LEDGER).values()
+        now = {"writtenAt": body["spec"]["writtenAt"]}
+        return ledger["spec"] | now == body["spec"]
 
     async def delete(self, kind: Kind, ref: Ref, *, uid: str, version: int) -> None:
         what = f"delete {kind.value} {ref.name}"

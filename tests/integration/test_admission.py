@@ -314,6 +314,24 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
             a_pool(template={"tags": ["a,b"]}), "spec.template.tags[0]", "should match", id="comma"
         ),
         pytest.param(
+            a_pool(template={"tags": ["warmpool.dev:vm=u-1"]}),
+            "spec.template.tags",
+            "choose another prefix",
+            id="tag-like-ours",
+        ),
+        pytest.param(
+            a_pool(template={"metadata": {"warmpool.dev:claim-uid": "u-1"}}),
+            "spec.template.metadata",
+            "choose another prefix",
+            id="metadata-like-ours",
+        ),
+        pytest.param(
+            a_claim(metadata={"warmpool.dev:claim-uid": "u-1"}),
+            "spec.metadata",
+            "choose another prefix",
+            id="claims-metadata-like-ours",
+        ),
+        pytest.param(
             a_pool(health={"probe": PROBE}, template={"networks": []}),
             "spec.health.probe",
             "name a network, leave networks out",

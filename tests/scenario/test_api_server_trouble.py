@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from builders import a_vm_body
 from doubles.cluster import FakeCluster
+from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind
 from warmpool.domain.errors import ClusterUnavailable, Forbidden, WentBack
 from warmpool.domain.ids import InstallationId
@@ -107,11 +107,11 @@ def version_of(api: FakeCluster) -> int:
     return int(body["metadata"]["resourceVersion"])
 
 
-def a_ledger(api: FakeCluster, **how: Any) -> Ledger:
+def a_ledger(api: FakeCluster) -> Ledger:
     return Ledger(
         api,
+        LoopClock(),
         namespace="ns",
         holder="one",
         new_installation=lambda: InstallationId("here"),
-        **how,
     )

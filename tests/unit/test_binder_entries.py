@@ -115,6 +115,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
     store, cluster = a_store(), SlowCluster()
     ledger: Any = Ledger(
         cluster,  # type: ignore[arg-type]
+        StillClock(),
         namespace="ns",
         holder="me",
         new_installation=lambda: InstallationId("i"),
@@ -129,6 +130,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         announcer=announcer,
         want=lambda _: None,
         recorder=Recorder(store, StillClock(), unheard),
+        waits=lambda _: False,
     )
     running = asyncio.ensure_future(binder.run(lambda: None))
     try:

@@ -27,7 +27,9 @@ from warmpool.domain.actions import (
     Discard,
     Fail,
     InspectFault,
+    Keep,
     MakeReady,
+    MarkClaimed,
     Rebuild,
     Recover,
     Release,
@@ -36,7 +38,10 @@ from warmpool.domain.actions import (
     Sicken,
     Terminate,
 )
-from warmpool.domain.cloud import ServerState
+from warmpool.domain.cloud import Server, ServerState
+from warmpool.domain.facts import Vm
+from warmpool.domain.ids import ClaimUid, Ref
+from warmpool.domain.marks import Marks
 from warmpool.domain.pools import VmView
 from warmpool.planning.lifecycle import (
     LISTED_AGAIN,
@@ -55,6 +60,11 @@ DIRTY = a_vm(1, Phase.BUILDING, dirty=True)
 
 def step(view: VmView, spec: WarmPoolSpec = SPEC, *, may_build: bool = True) -> Step:
     return next_step(view, Rules(spec, NOW, REVISION, may_build=may_build))
+
+
+def seen(view: VmView) -> Server:
+    assert view.server is not None
+    return view.server
 
 
 @pytest.mark.parametrize("why", ["busy", "settling", "leaving"])
@@ -203,7 +213,7 @@ def test_a_ready_vm_whose_server_a_listing_lacks_is_asked_for() -> None:
 
 def test_a_vm_that_moved_gets_its_new_place_written() -> None:
     view = ready(place=a_place(2))
-    assert step(view) == Step(Relocate(view.vm, UP, a_place(2)))
+    assert step(view) == Step(Relocate(view.vm, seen(view), a_place(2)))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +233,7 @@ def test_a_place_is_only_rewritten_when_it_is_known(server: object, place: objec
 def test_a_retained_vm_is_only_followed() -> None:
     kept = a_vm(1, retained=True, claim=a_claim_ref())
     view = a_view(kept, UP, place=a_place(2), claim_gone=True)
-    assert step(view) == Step(Relocate(kept, UP, a_place(2)))
+    assert step(view) == Step(Relocate(kept, seen(view), a_place(2)))
 
 
 # --- claimed --------------------------------------------------------------------------------
@@ -236,7 +246,7 @@ def test_a_vm_whose_claim_is_gone_is_released() -> None:
 
 def test_a_claimed_vm_that_moved_is_followed() -> None:
     view = claimed(place=a_place(2))
-    assert step(view) == Step(Relocate(view.vm, UP, a_place(2)))
+    assert step(view) == Step(Relocate(view.vm, seen(view), a_place(2)))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +267,8 @@ def test_a_claimed_vm_that_is_known_to_be_sick_is_not_called_so_again() -> None:
 
 def test_a_claimed_vm_that_works_again_recovers() -> None:
     sick = a_vm(1, Phase.FAILED, claim=a_claim_ref())
-    assert step(a_view(sick, UP)) == Step(Recover(sick, UP))
+    view = a_view(sick, UP)
+    assert step(view) == Step(Recover(sick, seen(view)))
 
 
 @pytest.mark.parametrize("server", [None, replace(UP, busy=True, state=ServerState.ERROR)])
@@ -272,6 +283,57 @@ def test_a_claimed_vm_whose_server_a_listing_lacks_is_asked_for_once() -> None:
     assert step(view) == Step(ConfirmLost(view.vm))
     lost = a_vm(1, Phase.FAILED, claim=a_claim_ref())
     assert step(a_view(lost, server_missing=True)) == WAIT
+
+
+# --- what Nova knows better ------------------------------------------------------------------
+
+SOMEBODY = Marks(pool=Ref("search", "data"), claim=a_claim_ref("lost"))
+IN_USE = replace(UP, marks=SOMEBODY)
+
+
+@pytest.mark.parametrize(
+    "vm",
+    [
+        a_vm(1),
+        a_vm(1, Phase.PENDING),
+        a_vm(1, Phase.BUILDING),
+        a_vm(1, Phase.FAILED),
+        a_vm(1, claim=a_claim_ref("other")),
+        replace(DIRTY, last_claim=ClaimUid("u-before")),
+    ],
+    ids=["free", "pending", "building", "failed", "another's", "dirty"],
+)
+@pytest.mark.parametrize("gone", [False, True], ids=["", "its claim is gone"])
+def test_a_vm_that_is_somebodys_by_novas_word_is_kept(vm: Vm, gone: bool) -> None:
+    assert step(a_view(vm, IN_USE, claim_gone=gone, recycling=False)) == Step(Keep(vm, IN_USE))
+
+
+def test_a_vm_is_not_kept_for_the_claim_that_it_is_known_to_serve_or_have_served() -> None:
+    ours = a_vm(1, claim=a_claim_ref("lost"))
+    assert step(a_view(ours, IN_USE)) == WAIT
+    served = replace(DIRTY, last_claim=ClaimUid("uid-of-lost"))
+    assert step(a_view(served, IN_USE)) == Step(Rebuild(served, IN_USE))
+
+
+def test_a_vm_that_is_kept_already_is_left_alone() -> None:
+    kept = a_vm(1, retained=True)
+    assert step(a_view(kept, IN_USE)) == WAIT
+
+
+def test_a_vm_that_goes_goes() -> None:
+    """Somebody has deleted it."""
+    going = a_vm(1, deleting=True)
+    assert step(a_view(going, IN_USE)) == Step(Terminate(going))
+
+
+def test_a_claims_server_is_marked_once_nova_takes_it() -> None:
+    vm = a_vm(1, claim=a_claim_ref())
+    assert step(a_view(vm, UP, marked=False)) == Step(MarkClaimed(vm, UP))
+    assert step(a_view(vm, replace(UP, busy=True), marked=False)) == WAIT
+    broken = replace(UP, state=ServerState.ERROR)
+    assert isinstance(step(a_view(vm, broken, marked=False)).action, Sicken)
+    failed, off = replace(vm, phase=Phase.FAILED), replace(UP, state=ServerState.STOPPED)
+    assert step(a_view(failed, off, marked=False)) == Step(MarkClaimed(failed, off))
 
 
 # --- recycled -------------------------------------------------------------------------------

@@ -30,14 +30,17 @@ from warmpool.api.v1alpha1.vm import Fault
 from warmpool.domain.actions import (
     Action,
     Build,
+    ConfirmLost,
     CreateVm,
     Discard,
     Fail,
+    Keep,
     Preserve,
     Release,
     Terminate,
 )
 from warmpool.domain.cloud import ServerState
+from warmpool.domain.marks import Marks
 from warmpool.domain.pools import (
     PRESERVED_AT_MOST,
     Checked,
@@ -51,7 +54,7 @@ from warmpool.domain.pools import (
     VmView,
 )
 from warmpool.planning.oversize import is_bare
-from warmpool.planning.plan import plan
+from warmpool.planning.plan import look_back, plan
 from warmpool.planning.sizing import (
     counts_for_size,
     in_flight,
@@ -128,6 +131,42 @@ def test_a_pool_that_goes_leaves_vms_in_hand_alone_even_when_paused() -> None:
     settling = ready(2, settling=True)
     found = plan(some_facts(ready(1, busy=True), settling, ready(3), pool=pool))
     assert found.actions == (Discard(a_vm(3), Reason.DELETING),)
+
+
+IN_USE = a_server(1, marks=Marks(claim=a_claim_ref("lost")))
+
+
+def test_before_all_is_held_against_nova_nothing_is_done_but_keeping() -> None:
+    kept, over, gone = a_vm(1), claimed(2, claim_gone=True), a_vm(3, deleting=True)
+    facts = some_facts(a_view(kept, IN_USE, taken=True), over, a_view(gone), ready(4), replicas=9)
+    decided, proven = look_back(facts)
+    assert decided.actions == (Keep(kept, IN_USE),)
+    assert not proven
+
+
+def test_all_is_held_against_nova_once_it_was_listed_and_nothing_is_in_use() -> None:
+    kept = a_view(a_vm(1, retained=True), IN_USE, taken=True)
+    for listed in (False, True):
+        decided, proven = look_back(some_facts(kept, ready(2), replicas=0, cloud_ready=listed))
+        assert (decided.actions, proven) == ((), listed)
+
+
+def test_all_is_not_held_against_nova_while_a_vm_that_is_free_has_no_server() -> None:
+    lost = a_view(a_vm(1), server_missing=True)
+    decided, proven = look_back(some_facts(lost, ready(2), replicas=2))
+    assert (decided.actions, proven) == ((ConfirmLost(lost.vm),), False)
+
+
+def test_a_claim_that_has_lost_its_server_holds_nobody_else_up() -> None:
+    views = (claimed(1, server_missing=True), a_view(a_vm(2, deleting=True), server_missing=True))
+    assert look_back(some_facts(*views, replicas=0))[1]
+
+
+def test_what_is_in_use_by_novas_word_is_not_given_up_with_its_pool() -> None:
+    """Not even while it cannot be kept, since Nova or the API server do not answer."""
+    view = a_view(a_vm(1), IN_USE, taken=True, not_before=after(9))
+    assert plan(some_facts(view, pool=a_pool(deleting=True))).actions == ()
+    assert plan(some_facts(view, replicas=0)).actions == ()
 
 
 def test_a_vm_that_is_given_up_is_not_built_in_the_same_breath() -> None:

@@ -32,7 +32,10 @@ from warmpool.effects.clock import SystemClock
 from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.custody import Custody
+from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.execute import Executor
+from warmpool.reconcile.lookback import LookBack
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
@@ -230,6 +233,8 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             cluster=api,
             clouds=clouds,
             executor=executor,
+            custody=Custody(store, api, clock, Announcer(api, clock, "me")),
+            look_back=LookBack((), lambda: None),
             clock=clock,
             rng=rng,
             wanted=lambda _pool: 0,

@@ -37,6 +37,10 @@ def free(store: Store) -> dict[Place, int]:
     return dict(store.counts(POOL))
 
 
+def test_a_vm_that_is_kept_is_nobodys_to_have() -> None:
+    assert free(a_store(a_vm_body(retained=True))) == {}
+
+
 # --- versions -------------------------------------------------------------------------------
 
 

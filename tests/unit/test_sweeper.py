@@ -31,7 +31,7 @@ class Seen:
 
 
 def leaked(store: Store, session: Any) -> list[str]:
-    sweeper = Sweeper(store, session, SystemClock(), lambda: None)
+    sweeper = Sweeper(store, session, SystemClock(), session)
     return [server.id for server in sweeper._leaked(session)]
 
 

@@ -48,6 +48,15 @@ TAG_OWNER: Final = "warmpool.dev:vm="
 """Prefixes of Nova server tags. Nova filters on tags and not on metadata, allows 60 characters,
 no comma and no slash. Prefix and a uid of 36 characters come to 52 at most."""
 
+META_PREFIX: Final = "warmpool.dev:"
+META_POOL: Final = f"{META_PREFIX}pool"
+META_OWNER: Final = f"{META_PREFIX}vm"
+META_CLAIM: Final = f"{META_PREFIX}claim"
+META_CLAIM_NAMESPACE: Final = f"{META_PREFIX}claim-namespace"
+META_CLAIM_UID: Final = f"{META_PREFIX}claim-uid"
+META_REQUEST: Final = f"{META_PREFIX}request"
+"""Keys of Nova server metadata that are ours: what a server is used for. Nova allows no slash."""
+
 
 class Kind(StrEnum):
     """The kinds of this group. The value is the `kind` of the object."""
@@ -113,6 +122,7 @@ class VmCondition(StrEnum):
     """Condition types of a WarmVM."""
 
     READY = "Ready"
+    HELD = "Held"
 
 
 class Reason(StrEnum):
@@ -175,6 +185,8 @@ class Reason(StrEnum):
     OUTDATED = "Outdated"
     TOO_OLD = "TooOld"
     RECYCLING = "Recycling"
+    HELD_FOR_CLAIM = "HeldForClaim"
+    FOUND_IN_NOVA = "FoundInNova"
     # claims
     BOUND = "Bound"
     ALL_VMS_HEALTHY = "AllVMsHealthy"
@@ -188,6 +200,7 @@ class Reason(StrEnum):
     CONSTRAINTS_CONTRADICT = "ConstraintsContradict"
     RACKS_UNKNOWN = "RacksUnknown"
     WAITING = "Waiting"
+    LOOKING_BACK = "LookingBack"
     BUILDING_FOR_CLAIM = "BuildingForClaim"
     TIMED_OUT = "TimedOut"
     UNDECIDED = "Undecided"

@@ -82,6 +82,22 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkClaimed:
+    """Write on the server whose it is: that outlives what the API server knows."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Its server is a claim's by Nova's word, and not by ours: keep it until a person decides."""
+
+    vm: Vm
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """A claim has used the VM: have Nova build its server anew."""
 
@@ -158,6 +174,8 @@ Action = (
     | Discard
     | ConfirmLost
     | Release
+    | MarkClaimed
+    | Keep
     | Rebuild
     | Relocate
     | Sicken

@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from warmpool.api.names import Reason
 from warmpool.domain.ids import ServerId, VmUid
+from warmpool.domain.marks import UNMARKED, Marks
 
 
 class ServerState(Enum):
@@ -68,6 +69,8 @@ class Server:
     """Only in an answer about one server, and only while it is in ERROR."""
     created: datetime | None = None
     updated: datetime | None = None
+    marks: Marks = UNMARKED
+    """What we wrote on it about its use."""
 
 
 @dataclass(frozen=True, slots=True)

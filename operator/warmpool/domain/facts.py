@@ -36,6 +36,8 @@ class Vm:
     """Kept after its claim ended, or since it has failed, outside the pool's account."""
     dirty: bool
     """Used by a claim that has ended: built anew before it is ready again."""
+    last_claim: ClaimUid | None
+    """The claim that has it, or has used it and whose mark may still stand on its server."""
     deleting: bool
     finalized: bool
     """Our finalizer is on it: it stays until we take that off."""

@@ -148,6 +148,19 @@ def is_sick(vm: Vm) -> bool:
     return vm.phase is Phase.FAILED and vm.ready_at is not None
 
 
+def is_contradicted(vm: Vm, server: Server | None) -> bool:
+    """Whether a server is a claim's by what stands on it, and not by what the API server knows.
+
+    Each mark is written after the API server has heard of the claim, and is taken off before it is
+    told that the VM is free again. So the API server has forgotten something: it was restored from
+    a backup.
+    """
+    marked = server.marks.claim if server is not None else None
+    if marked is None:
+        return False
+    return marked.uid != (vm.claim.uid if vm.claim is not None else vm.last_claim)
+
+
 def counts_for_size(view: VmView) -> bool:
     """Unclaimed, and ready or on its way to be: what `replicas` speaks of.
 

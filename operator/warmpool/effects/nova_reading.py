@@ -20,6 +20,7 @@ from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER, Reason
 from warmpool.domain.cloud import FaultClass, FlavorSize, Server, ServerFault, ServerState
 from warmpool.domain.errors import CloudUnavailable
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
+from warmpool.domain.marks import read_marks
 
 MAX_TEXT: Final = 500
 """Characters of any text of Nova's that goes further: a status message has room for 1024."""
@@ -200,6 +201,7 @@ def read_server(record: Mapping[str, object], installation: InstallationId) -> S
         fault=_fault_of(record) if status == "ERROR" else None,
         created=read_time(record.get("created")),
         updated=read_time(record.get("updated")),
+        marks=read_marks(record.get("metadata")),
     )
 
 
@@ -223,10 +225,15 @@ def is_ours(record: Mapping[str, object], installation: InstallationId) -> bool:
 
 
 def read_owner(record: Mapping[str, object], installation: InstallationId) -> VmUid | None:
-    """The owner named by the tags of a server of this installation. None: not ours, or unnamed."""
+    """The owner of a server of this installation: the one that adopted it, or else its tag's.
+
+    None: not ours, or unnamed.
+    """
     tags = record.get("tags")
     if not isinstance(tags, list) or not is_ours(record, installation):
         return None
+    if (adopted := read_marks(record.get("metadata")).owner) is not None:
+        return adopted
     owners = (t[len(TAG_OWNER) :] for t in tags if isinstance(t, str) and t.startswith(TAG_OWNER))
     return VmUid(min((owner for owner in owners if owner), default="")) or None
 

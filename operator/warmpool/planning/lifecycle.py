@@ -15,7 +15,9 @@ from warmpool.domain.actions import (
     Discard,
     Fail,
     InspectFault,
+    Keep,
     MakeReady,
+    MarkClaimed,
     Preserve,
     Rebuild,
     Recover,
@@ -27,7 +29,7 @@ from warmpool.domain.actions import (
 )
 from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.facts import Vm
-from warmpool.domain.pools import VmView, is_asked, is_sick, is_up
+from warmpool.domain.pools import VmView, is_asked, is_contradicted, is_sick, is_up
 from warmpool.planning.health import due, is_hopeless, trouble
 from warmpool.planning.turnover import expires_at
 
@@ -41,6 +43,10 @@ ADOPTED: Final = timedelta(minutes=5)
 
 LISTED_AGAIN: Final = timedelta(seconds=1)
 """By then a listing that began after a rebuild has come in, as a rule."""
+
+
+MARKABLE: Final = (ServerState.ACTIVE, ServerState.STOPPED)
+"""States in which Nova lets metadata be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ def next_step(view: VmView, rules: Rules) -> Step:
     vm = view.vm
     if vm.deleting:
         return Step(Terminate(vm)) if vm.finalized else WAIT
-    if vm.retained or vm.claim is not None:
+    if vm.retained or vm.claim is not None or is_contradicted(vm, view.server):
         return _held(view, rules.now)
     return _unclaimed(view, rules)
 
@@ -158,16 +164,15 @@ def keep_until(vm: Vm, preserve: timedelta | None, now: datetime) -> datetime | 
 
 def _held(view: VmView, now: datetime) -> Step:
     """A VM that is kept for somebody: a claim's, or one that outlived its claim, or failed."""
-    if view.vm.keep_until is not None:
-        over = view.vm.keep_until <= now
-        return (
-            Step(Discard(view.vm, Reason.PRESERVED))
-            if over
-            else _resting(view.vm.keep_until, None, now)
-        )
-    if view.vm.retained:
+    vm, server = view.vm, view.server
+    if vm.keep_until is not None:
+        over = vm.keep_until <= now
+        return Step(Discard(vm, Reason.PRESERVED)) if over else _resting(vm.keep_until, None, now)
+    if vm.retained:
         return _moved(view)
-    return Step(Release(view.vm)) if view.claim_gone else _claimed(view)
+    if server is not None and is_contradicted(vm, server):
+        return Step(Keep(vm, server))
+    return Step(Release(vm)) if view.claim_gone else _claimed(view)
 
 
 def _claimed(view: VmView) -> Step:
@@ -182,6 +187,8 @@ def _claimed(view: VmView) -> Step:
         return Step(Sicken(vm, found.reason, found.message))
     if found is None and vm.phase is Phase.FAILED:
         return Step(Recover(vm, server))
+    if server.marks.claim is None and server.state in MARKABLE:
+        return Step(MarkClaimed(vm, server))
     return _moved(view)
 
 

@@ -4,10 +4,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from warmpool.api.names import Reason
-from warmpool.domain.actions import Action, Build, CreateVm, Discard, Preserve
+from warmpool.api.names import Phase, Reason
+from warmpool.domain.actions import Action, Build, ConfirmLost, CreateVm, Discard, Keep, Preserve
 from warmpool.domain.ids import VmUid
-from warmpool.domain.pools import PRESERVED_AT_MOST, Plan, PoolFacts, VmView, counts_for_size
+from warmpool.domain.pools import (
+    PRESERVED_AT_MOST,
+    Plan,
+    PoolFacts,
+    VmView,
+    counts_for_size,
+    is_contradicted,
+)
 from warmpool.planning.filling import to_build
 from warmpool.planning.grouping import Turns
 from warmpool.planning.health import may_give_up
@@ -64,6 +71,26 @@ def _coming(facts: PoolFacts, stepping: list[Action]) -> list[CreateVm]:
     if facts.pool.deleting:
         return []
     return to_build(facts, sum(isinstance(action, Build) for action in stepping))
+
+
+def look_back(facts: PoolFacts) -> tuple[Plan, bool]:
+    """What may be done before it is known that the API server has forgotten nothing.
+
+    The second is whether that is known now: what Nova says of every VM is what we know.
+    """
+    decided = plan(facts)
+    proving = tuple(action for action in decided.actions if isinstance(action, Keep | ConfirmLost))
+    return replace(decided, actions=proving), facts.cloud_ready and not any(
+        (is_contradicted(view.vm, view.server) and not view.vm.retained) or _is_lost(view)
+        for view in facts.vms
+    )
+
+
+def _is_lost(view: VmView) -> bool:
+    """Whether a VM that a claim could get has no server any more: it ended since the backup."""
+    vm = view.vm
+    given = vm.claim is not None or vm.retained or vm.deleting or view.leaving
+    return view.server_missing and vm.phase is Phase.READY and not given
 
 
 def _is_still(facts: PoolFacts) -> bool:

@@ -69,7 +69,10 @@ class Cloud(Protocol):
         ...
 
     async def find(self, owner: VmUid) -> tuple[Server, ...]:
-        """The servers that carry this owner's tag and our installation's. Normally none or one."""
+        """The servers that carry this owner's tag and our installation's. Normally none or one.
+
+        One that another WarmVM has adopted is its, and not found by the tag of its first one.
+        """
         ...
 
     async def list(self, since: datetime | None) -> Listing:

@@ -110,11 +110,23 @@ class Binder:
         announcer: Announcer,
         want: Callable[[Mapping[Ref, int]], None],
         recorder: Recorder,
+        waits: Callable[[Ref], bool],
     ) -> None:
-        """`want` is told how many unclaimed VMs pools shall have for claims that have VMs built."""
+        """Serve from a store.
+
+        Args:
+            store: the objects.
+            ledger: taken over by us.
+            cluster: fenced.
+            clock: the time.
+            announcer: writes Events.
+            want: told how many unclaimed VMs pools shall have for claims that have VMs built.
+            recorder: told of what is decided.
+            waits: whether nothing may be taken from a pool yet.
+        """
         self._store = store
         self._ledger = ledger
-        self._decider = Decider(store, clock)
+        self._decider = Decider(store, clock, waits)
         self._announcer = announcer
         self._recorder = recorder
         self._want = want
@@ -178,7 +190,7 @@ class Binder:
 
     async def _wait(self) -> None:
         """Until something changed, a waiting claim is over, or settled entries have lain long."""
-        left = TURN_EVERY
+        left = min(TURN_EVERY, self._ledger.due_in())
         if self._wake_at is not None:
             left = min(left, max(0.0, (self._wake_at - self._clock.now()).total_seconds()))
         if self._settled or self._ledger.removals:
@@ -195,7 +207,8 @@ class Binder:
         for search in decided.searches:
             tasks.create_task(self._search(search))
         self._want(decided.wanted)
-        if decided.bindings or self._removals.waiting() or self._is_drop_due():
+        due = self._is_drop_due() or not self._ledger.due_in()
+        if decided.bindings or self._removals.waiting() or due:
             await self._commit(decided.bindings)
         for entry in decided.bindings:
             self._spawn(tasks, self._carry_out(entry, first=True))
@@ -280,7 +293,7 @@ class Binder:
     async def _publish_once(self, entry: LedgerEntry) -> bool:
         """False: the claim has ended without these VMs, so nobody has seen them."""
         claim = self._store.claim(ClaimUid(entry.claim.uid)) or await self._look_up(entry)
-        while not _is_published(claim, entry):
+        while not is_published(claim, entry):
             if claim.phase not in (ClaimPhase.PENDING, ClaimPhase.BOUND):
                 return False
             status = self._bound_status(claim, entry)
@@ -425,7 +438,7 @@ class Binder:
         self.wake()
 
 
-def _is_published(claim: Claim, entry: LedgerEntry) -> bool:
+def is_published(claim: Claim, entry: LedgerEntry) -> bool:
     """Whether the claim's allocation shows the entry's VMs."""
     allocation = claim.status.allocation
     if allocation is None:

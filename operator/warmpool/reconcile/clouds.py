@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from warmpool.api.names import Reason
+from warmpool.api.v1alpha1.vm import ClaimRef
 from warmpool.domain.cloud import Listing, Server, Topology
 from warmpool.domain.errors import (
     CloudError,
@@ -23,6 +24,7 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool
 from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.domain.marks import Marks, claimed_by, owned_by, ready_for
 from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
@@ -156,6 +158,28 @@ class CloudSession:
         if server.owner is not None:
             self._seen.found(server.owner, server)
             self._wake([server.owner])
+
+    async def adopt(self, server: Server, owner: VmUid) -> None:
+        """Have another WarmVM own a server than the one that its tag names."""
+        await self.cloud.set_metadata(server.id, owned_by(owner))
+        self._seen.forget(server)
+        self.found(replace(server, owner=owner, marks=replace(server.marks, owner=owner)))
+
+    async def mark_ready(self, server: Server, pool: Ref) -> None:
+        """Write on a server that a claim may have it from now on, and that none has it."""
+        await self.cloud.set_metadata(server.id, ready_for(pool) | claimed_by(None))
+        self._marked(server, replace(server.marks, pool=pool, claim=None))
+
+    async def mark_claim(self, server: Server, claim: ClaimRef | None) -> None:
+        """Write on a server whose it is."""
+        await self.cloud.set_metadata(server.id, claimed_by(claim))
+        self._marked(server, replace(server.marks, claim=claim))
+
+    def _marked(self, server: Server, marks: Marks) -> None:
+        """What was written is seen at once, whenever a listing shows it."""
+        held = self._seen.server(server.owner) if server.owner is not None else None
+        if held is not None and held.owner is not None and held.id == server.id:
+            self._seen.found(held.owner, replace(held, marks=marks))
 
     def gone(self, owner: VmUid) -> None:
         """Nova says 404 for the server of this owner."""

@@ -4,7 +4,7 @@ Nothing here awaits: between choosing a VM and marking it taken, nobody else run
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -67,7 +67,11 @@ class Decisions:
 class Decider:
     """Decides over one store, in one term of leadership."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, waits: Callable[[Ref], bool] = lambda _: False
+    ) -> None:
+        """`waits`: whether nothing may be taken from a pool yet."""
+        self._waits = waits
         self._store = store
         self._clock = clock
         self._answered: set[ClaimUid] = set()
@@ -101,6 +105,9 @@ class Decider:
         before: list[tuple[Claim, Demand]] = []
         for claim in in_order(self._open()):
             demand = self._demand(claim)
+            if any(self._waits(ask.pool) for ask in demand.asks):
+                self._put_aside(claim, decisions)
+                continue
             if sum(ask.count for ask in demand.asks) > room:
                 break  # settling makes room, and wakes the binder
             outcome = self._judge(claim, demand, before)
@@ -234,6 +241,13 @@ class Decider:
         self.committed(entry)
         return entry
 
+    @staticmethod
+    def _put_aside(claim: Claim, decisions: Decisions) -> None:
+        """No answer yet, not even a refusal: what is free is not known."""
+        if claim.status.allocation is None:
+            reason = Reason.LOOKING_BACK
+            decisions.waiting.append(Waiting(claim, reason, LOOKING_BACK))
+
     def _put_off(
         self,
         claim: Claim,
@@ -308,6 +322,8 @@ class Decider:
         open_ = {c.uid for c in self._open()}
         self._found = {uid: fit for uid, fit in self._found.items() if uid in open_}
 
+
+LOOKING_BACK: Final = "nobody led for a while: VMs are held against Nova before they are handed out"
 
 SEARCHING: Final = "a placement is being searched for"
 

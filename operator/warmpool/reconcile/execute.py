@@ -50,6 +50,7 @@ from warmpool.reconcile.recorder import Mark, Recorder
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
     dump,
+    forget_user,
     label_value,
     place_labels,
     preserve_vm,
@@ -226,12 +227,17 @@ class Executor:
     async def make_ready(self, pool: Pool, vm: Vm, server: Server, session: CloudSession) -> None:
         """Probe a server, then write where it is and that it is ready, in this order.
 
+        Nova is told first that a claim may have it from now on, and that none has it: no server
+        that may be in use is ever taken for one that nobody needs, nor one for in use that is free.
+
         Raises:
             ProbeFailed: it does not answer yet.
         """
         if said := await self.ask(pool.spec.health, server):
             raise ProbeFailed(said)
         self._recorder.mark(vm.uid, Mark.REACHED)
+        if server.marks.pool is None or vm.dirty:
+            await session.mark_ready(server, pool.ref)
         place = place_of(server, session)
         body = await self._cluster.patch(
             Kind.WARM_VM,
@@ -245,6 +251,7 @@ class Executor:
                     "value": provider_id(place.region, server.id),
                 },
                 {"op": "add", "path": "/spec/dirty", "value": False},
+                *(forget_user() if vm.last_claim is not None else []),
                 *set_labels(place_labels(place)),
             ],
         )

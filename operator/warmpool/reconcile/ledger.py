@@ -6,8 +6,9 @@ somebody else has been superseded and must stop: `NotLeading`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from warmpool.api.names import LEDGER_NAME, Kind
@@ -22,11 +23,23 @@ from warmpool.domain.errors import (
     NotLeading,
 )
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
+from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.writing import dump
 
 log = logging.getLogger(__name__)
+
+HEARTBEAT: Final = 20.0
+"""Seconds after which the ledger is written although nothing is to be committed. That tells the
+next leader how long nobody has led; and a leader whose API server has gone back to a backup learns
+of it, for it no more knows the version that it would replace."""
+
+GAP: Final = timedelta(seconds=60)
+"""Without a leader for longer, an API server may have been stopped and restored from a backup: a
+takeover takes a lease and a heartbeat. Clocks of machines may differ by what is left. One that is
+taken for a gap costs a look at Nova before the first binding, and one that is missed is found by
+the first listing all the same, if only after that."""
 
 MAX_VMS: Final = 4000
 """VMs in the ledger at once: at some 200 bytes each, well below etcd's 1.5 MB per object."""
@@ -46,12 +59,14 @@ class Ledger:
     def __init__(
         self,
         cluster: Cluster,
+        clock: Clock,
         *,
         namespace: str,
         holder: str,
         new_installation: Callable[[], InstallationId],
     ) -> None:
         self._cluster = cluster
+        self._clock = clock
         self._ref = Ref(namespace, LEDGER_NAME)
         self._holder = holder
         self._new_installation = new_installation
@@ -62,6 +77,10 @@ class Ledger:
         self._version = ""
         self._epoch = 0
         self._installation = InstallationId("")
+        self._look_back = False
+        self._written = float("-inf")
+        self._asked: Mapping[str, Any] = {}
+        """What the last write was to say."""
 
     @property
     def epoch(self) -> int:
@@ -71,6 +90,20 @@ class Ledger:
     def installation(self) -> InstallationId:
         """Id of this installation, known after `take_over`."""
         return self._installation
+
+    @property
+    def look_back(self) -> bool:
+        """Whether VMs are to be held against Nova before anything is done with them."""
+        return self._look_back
+
+    def looked_back(self) -> None:
+        """They have been. To be written at once."""
+        self._look_back = False
+        self._written = float("-inf")
+
+    def due_in(self) -> float:
+        """Seconds until it is to be written although nothing is to be committed."""
+        return max(0.0, self._written + HEARTBEAT - self._clock.monotonic())
 
     @property
     def entries(self) -> list[LedgerEntry]:
@@ -105,8 +138,12 @@ class Ledger:
         self._version = current.metadata.resource_version
         self._epoch = spec.epoch + 1
         self._installation = InstallationId(spec.installation)
+        self._look_back = spec.look_back or self._is_gap(spec.written_at)
         entries = [LedgerEntry.model_validate_json(text) for text in spec.entries]
         await self._replace(_Contents(entries, spec.removals))
+
+    def _is_gap(self, written_at: datetime | None) -> bool:
+        return written_at is None or abs(self._clock.now() - written_at) > GAP
 
     async def commit(
         self,
@@ -169,11 +206,10 @@ class Ledger:
             except (ClusterUnavailable, Forbidden) as error:
                 await asyncio.sleep(pause_after(error))
                 continue
-            if current["spec"]["epoch"] != self._epoch:
-                raise NotLeading("another replica has written the ledger")
             if current["metadata"]["resourceVersion"] == self._version:
                 return False
-            # Ours is the only hand that writes this epoch, so the change is the one we asked for.
+            if not _is_same(current["spec"], self._asked):
+                raise NotLeading("another replica has written the ledger")
             self._adopt(current, wanted)
             return True
 
@@ -191,7 +227,8 @@ class Ledger:
             "name": self._ref.name,
             "resourceVersion": self._version,
         }
-        body = {"metadata": meta, "spec": self._spec(wanted)}
+        self._asked = self._spec(wanted)
+        body = {"metadata": meta, "spec": self._asked}
         self._adopt(await self._cluster.replace(Kind.BINDING_LEDGER, body), wanted)
 
     def _spec(self, wanted: _Contents) -> dict[str, Any]:
@@ -199,6 +236,8 @@ class Ledger:
             epoch=self._epoch,
             holder=self._holder,
             installation=self._installation,
+            written_at=self._clock.now(),
+            look_back=self._look_back,
             removals=wanted.removals,
         )
         return {**dump(bare), "entries": [self._text(entry) for entry in wanted.entries]}
@@ -211,6 +250,15 @@ class Ledger:
 
     def _adopt(self, written: Body, contents: _Contents) -> None:
         self._version = written["metadata"]["resourceVersion"]
+        self._written = self._clock.monotonic()
         self._entries = {ClaimUid(e.claim.uid): e for e in contents.entries}
         self._removals = {VmUid(r.uid): r for r in contents.removals}
         self._texts = {key: self._texts[key] for key in map(id, contents.entries)}
+
+
+def _is_same(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether what stands there is what this write was to say: no other has its epoch and time.
+
+    The epoch alone does not tell: an API server that was restored from a backup may have it, too.
+    """
+    return all(there.get(key) == asked.get(key) for key in ("epoch", "writtenAt"))

@@ -26,7 +26,9 @@ from warmpool.domain.actions import (
     Discard,
     Fail,
     InspectFault,
+    Keep,
     MakeReady,
+    MarkClaimed,
     Preserve,
     Rebuild,
     Recover,
@@ -53,23 +55,34 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.domain.pools import PRESERVED_AT_MOST, Mending, PoolFacts, VmView, is_sick
+from warmpool.domain.pools import (
+    PRESERVED_AT_MOST,
+    Mending,
+    Plan,
+    PoolFacts,
+    VmView,
+    is_contradicted,
+    is_sick,
+)
 from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
 from warmpool.planning.filling import wall
 from warmpool.planning.lifecycle import keep_until
-from warmpool.planning.plan import plan
+from warmpool.planning.plan import look_back, plan
 from warmpool.planning.sizing import excess
 from warmpool.planning.turnover import wants_all
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.checks import Checks
 from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.events import Event
 from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
 from warmpool.reconcile.finalizing import hold, let_go
 from warmpool.reconcile.groups import delete_groups
+from warmpool.reconcile.lookback import LookBack
+from warmpool.reconcile.marking import MARK_EVERY, Marking
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.setbacks import Setbacks
@@ -149,6 +162,8 @@ class PoolWorker:
         cluster: Cluster,
         clouds: Clouds,
         executor: Executor,
+        custody: Custody,
+        look_back: LookBack,
         clock: Clock,
         rng: random.Random,
         wanted: Callable[[Ref], int],
@@ -164,6 +179,8 @@ class PoolWorker:
         self._cluster = cluster
         self._clouds = clouds
         self._executor = executor
+        self._custody = custody
+        self._look_back = look_back
         self._clock = clock
         self._rng = rng
         self._memory = _Memory()
@@ -171,6 +188,7 @@ class PoolWorker:
         self._recipe = Recipe(cluster, clouds, clock)
         self._views = Views()
         self._checks = Checks(clock.now())
+        self._marking = Marking()
         for vm in store.vms_of(ref):
             self._views.touch(vm.uid)
         self._surveyor = Surveyor(ref)
@@ -202,6 +220,7 @@ class PoolWorker:
                 self._woken.clear()
                 pool = self._store.pool(self._ref)
                 if pool is None:
+                    self._look_back.over(self._ref)
                     return
                 try:
                     wake_at = await self._reconcile(pool, tasks)
@@ -229,11 +248,12 @@ class PoolWorker:
             pool = self._store.pool(self._ref) or pool
         self._refresh(pool)
         session = await self._recipe.prepare(pool)
+        waits = self._look_back.waits(self._ref)
         self._surveyor.look(session, self._recipe.latest)
-        facts = self._observe(pool, session)
+        facts = self._observe(pool, session, whole=waits)
         if excess(facts) or pool.deleting or wants_all(facts):
             facts = self._observe(pool, session, whole=True)
-        decided = plan(facts)
+        decided = self._hold_against_nova(facts) if waits else self._marking.paced(plan(facts))
         self._views.settle(facts.vms, decided, facts.zones)
         self._memory.mending = decided.mending
         for action in sorted(decided.actions, key=_goes_last):
@@ -270,6 +290,14 @@ class PoolWorker:
             log.warning("pool %s leaves its server group behind: no credentials", self._ref)
         with contextlib.suppress(NotFound, Conflict):
             await let_go(self._cluster, Kind.WARM_POOL, pool.ref, pool.uid, POOL_FINALIZER)
+
+    def _hold_against_nova(self, facts: PoolFacts) -> Plan:
+        """Do nothing but keep what is in use, until all that is has been."""
+        decided, proven = look_back(facts)
+        if proven:
+            self._look_back.over(self._ref)
+            self.wake()
+        return decided
 
     def _refresh(self, pool: Pool) -> None:
         """Have every VM looked at again when the rules change, and now and then."""
@@ -332,7 +360,7 @@ class PoolWorker:
             vm=vm,
             server=server,
             server_missing=listed and server is None and vm.server is not None,
-            taken=self._store.owner(vm) is not None,
+            taken=self._is_taken(vm, server),
             settling=self._store.is_committed(vm.uid),
             claim_gone=self._is_claim_gone(vm),
             busy=vm.uid in self._memory.busy or vm.ref in self._memory.creating,
@@ -346,6 +374,9 @@ class PoolWorker:
             host_down=server is not None and session is not None and session.is_dead(server.host),
             checked=self._checks.of(vm),
         )
+
+    def _is_taken(self, vm: Vm, server: Server | None) -> bool:
+        return vm.retained or self._store.owner(vm) is not None or is_contradicted(vm, server)
 
     def _is_claim_gone(self, vm: Vm) -> bool:
         if vm.claim is None:
@@ -379,6 +410,8 @@ class PoolWorker:
             memory.no_deletes_until is not None or not self._store.withhold(action.vm.uid)
         ):
             return
+        if isinstance(action, Keep):
+            self._store.doubt(action.vm.uid)
         memory.busy.add(action.vm.uid)
         self._views.touch(action.vm.uid)
         tasks.create_task(self._act(action, pool, session))
@@ -422,6 +455,10 @@ class PoolWorker:
         if isinstance(action, Check):
             await work  # many that do not answer must keep nothing else waiting
             return
+        if isinstance(action, MarkClaimed):
+            await work
+            await self._next_mark()
+            return
         async with self._slots:
             await work
 
@@ -447,7 +484,7 @@ class PoolWorker:
                 await self._bring_up(action, pool, session)
             case Check():
                 await self._check(action, pool.spec.health, session)
-            case ConfirmLost() | Relocate() | Recover() | Terminate():
+            case ConfirmLost() | Relocate() | Recover() | Terminate() | MarkClaimed() | Keep():
                 await self._look_after(action, session)
             case _:
                 assert_never(action)
@@ -511,7 +548,9 @@ class PoolWorker:
             await do.sicken(vm, found.reason, found.message)
 
     async def _look_after(
-        self, action: ConfirmLost | Relocate | Recover | Terminate, session: CloudSession
+        self,
+        action: ConfirmLost | Relocate | Recover | Terminate | MarkClaimed | Keep,
+        session: CloudSession,
     ) -> None:
         do = self._executor
         match action:
@@ -521,9 +560,17 @@ class PoolWorker:
                 await do.relocate(vm, server, place)
             case Recover(vm=vm, server=server):
                 await do.recover(vm, server, place_of(server, session))
+            case MarkClaimed(vm=vm, server=server):
+                await session.mark_claim(server, vm.claim)
+            case Keep(vm=vm, server=server):
+                await self._custody.keep(vm, server, session)
             case Terminate(vm=vm):
                 if not await do.terminate(vm, session):
                     self._again(vm, TERMINATE_EVERY, TERMINATE_MAX)
+
+    async def _next_mark(self) -> None:
+        await asyncio.sleep(MARK_EVERY)
+        self.wake(self._marking.done())
 
     async def _guarded(self, vm: Vm, work: Coroutine[Any, Any, None], *, builds: bool) -> None:
         """Run an action on a VM and turn what went wrong into what to do about it."""

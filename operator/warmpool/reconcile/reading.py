@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from warmpool.api.names import ANNOTATION_PRESERVE, POOL_FINALIZER, VM_FINALIZER
+from warmpool.api.names import (
+    ANNOTATION_PRESERVE,
+    LABEL_CLAIM_UID,
+    POOL_FINALIZER,
+    VM_FINALIZER,
+)
 from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
 from warmpool.api.v1alpha1.base import seconds
 from warmpool.domain.cloud import Place
@@ -50,6 +55,7 @@ def read_vm(body: Body) -> Vm:
     """
     vm = WarmVM.model_validate(body)
     meta, status = vm.metadata, vm.status
+    user = meta.labels.get(LABEL_CLAIM_UID)
     region, server = server_of(vm)
     return Vm(
         uid=VmUid(meta.uid),
@@ -67,6 +73,7 @@ def read_vm(body: Body) -> Vm:
         keep_until=vm.spec.keep_until,
         preserve=read_preserve(meta.annotations),
         dirty=vm.spec.dirty,
+        last_claim=ClaimUid(user) if user else None,
         deleting=meta.deletion_timestamp is not None,
         finalized=VM_FINALIZER in meta.finalizers,
         created=meta.creation_timestamp or EPOCH,

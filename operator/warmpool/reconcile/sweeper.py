@@ -4,21 +4,24 @@ A POST whose answer was lost may become a server long afterwards, when its WarmV
 gone. Such a server is deleted after two sightings at least a minute apart: an object that our
 watch has not shown yet must not cost a server its life. Servers without our installation's tag
 never come in here: a session does not list them.
+
+A server that was ready once is no leak: its WarmVM goes after it, not before. If the API server
+does not know it, it has forgotten it, and somebody may use it: it is adopted.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from warmpool.api.names import Kind
 from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.errors import CloudError, ClusterError, WentBack
-from warmpool.domain.ids import ServerId, VmUid
+from warmpool.domain.ids import Ref, ServerId, VmUid
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.vitals import Beat
 
@@ -43,15 +46,13 @@ READ_WITHIN: Final = 600.0
 
 
 class Sweeper:
-    """Sweeps while this replica leads. `may_write` raises NotLeading when it does not."""
+    """Sweeps while this replica leads."""
 
-    def __init__(
-        self, store: Store, clouds: Clouds, clock: Clock, may_write: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, clouds: Clouds, clock: Clock, custody: Custody) -> None:
+        self._custody = custody
         self._store = store
         self._clouds = clouds
         self._clock = clock
-        self._may_write = may_write
         self._seen: dict[ServerId, float] = {}
 
     async def run(self, beat: Beat) -> None:
@@ -92,24 +93,40 @@ class Sweeper:
         if now - first < CONDEMN_AFTER:
             return
         try:
-            if not await self._is_still_ours(server, session):
+            seen = await self._still_ours(server, session)
+            if seen is None:
                 return
-            log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
-            self._may_write()
-            await session.cloud.delete(server.id)
-        except CloudError as error:
+            if seen.marks.pool is not None:
+                await self._adopt(seen.marks.pool, seen, session)
+            else:
+                await self._delete(seen, session)
+        except (CloudError, ClusterError) as error:
             log.info("server %s: %s", server.id, error)
+
+    async def _adopt(self, ref: Ref, server: Server, session: CloudSession) -> None:
+        pool = self._store.pool(ref)
+        if pool is not None:
+            await self._custody.adopt(pool, server, session)
             return
+        log.warning(
+            "server %s (%s) was ready for pool %s, and neither its WarmVM nor that pool are there:"
+            " it is left alone. Create the pool again, or delete the server in Nova",
+            *(server.id, server.name, ref),
+        )
+
+    async def _delete(self, server: Server, session: CloudSession) -> None:
+        log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
+        await session.cloud.delete(server.id)
         if server.owner is not None and self._store.vm(server.owner) is None:
             session.gone(server.owner)
 
-    async def _is_still_ours(self, server: Server, session: CloudSession) -> bool:
-        """Whether Nova, asked now, has it with our mark: listings may be a quarter hour behind."""
+    async def _still_ours(self, server: Server, session: CloudSession) -> Server | None:
+        """The server, if Nova, asked now, has it with our mark: listings may be behind."""
         seen = await session.cloud.get(server.id)
         if seen is not None and seen.owner == server.owner:
-            return True
+            return seen
         session.forget(server)
-        return False
+        return None
 
 
 class Comparer:

@@ -16,13 +16,15 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.probe import Prober
-from warmpool.reconcile.binder import Binder
+from warmpool.reconcile.binder import Binder, is_published
 from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.fence import Fenced, FencedCloud
 from warmpool.reconcile.keeper import Keeper
 from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.lookback import LookBack
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Emit, Recorder, unheard
 from warmpool.reconcile.store import Change, Store
@@ -66,6 +68,7 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
     fenced = Fenced(world.cluster, leads)
     ledger = Ledger(
         fenced,
+        world.clock,
         namespace=world.namespace,
         holder=world.identity,
         new_installation=world.new_installation,
@@ -73,6 +76,9 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
     with world.vitals.pulse("takeover", READ_WITHIN) as beat:
         await _take_over(ledger, Comparer(world.store, world.cluster), leads, beat)
     log.info("took over: epoch %d, %d bindings to finish", ledger.epoch, len(ledger.entries))
+    if ledger.look_back:
+        log.warning("nobody led for a while: VMs are held against Nova before they are handed out")
+        await ledger.commit([], _unpublished(ledger, world.store))
     recorder = Recorder(world.store, world.clock, world.emit)
     recorder.led(world.identity, ledger.epoch)
     since = world.clock.monotonic()
@@ -99,6 +105,17 @@ async def _take_over(
     raise NotLeading("the lease ran out before the ledger was taken over")
 
 
+def _unpublished(ledger: Ledger, store: Store) -> list[ClaimUid]:
+    """Bindings that no reader of this API server has seen.
+
+    If it was restored from a backup they were carried out before that, and are long over: their VMs
+    may be another's. If not, their claims are served anew: no write of the former leader can still
+    be on its way, since an API server ends a request within a minute, and so long nobody has led.
+    """
+    pairs = ((entry, store.claim(ClaimUid(entry.claim.uid))) for entry in ledger.entries)
+    return [c.uid for entry, c in pairs if c is not None and not is_published(c, entry)]
+
+
 class _Term:
     """The loops of one term, and who wakes whom."""
 
@@ -107,6 +124,7 @@ class _Term:
         self._fenced = fenced
         self._ledger = ledger
         self._recorder = recorder
+        self._look_back = LookBack(self._doubtful(), self._looked_at_one)
         self._clouds = Clouds(
             fenced,
             self._open_cloud,
@@ -119,6 +137,7 @@ class _Term:
         )
         self._pools = Pools(world.store, self._new_worker, world.vitals)
         self._announcer = Announcer(fenced, world.clock, world.identity)
+        self._custody = Custody(world.store, fenced, world.clock, self._announcer)
         self._binder = Binder(
             world.store,
             ledger,
@@ -127,6 +146,7 @@ class _Term:
             announcer=self._announcer,
             want=self._pools.want,
             recorder=recorder,
+            waits=self._look_back.waits,
         )
         self._executor = Executor(
             world.store,
@@ -145,9 +165,11 @@ class _Term:
             annotate=self._annotate,
             confirm=ledger.confirm,
         )
-        self._sweeper = Sweeper(world.store, self._clouds, world.clock, fenced.check)
+        self._sweeper = Sweeper(world.store, self._clouds, world.clock, self._custody)
 
     async def run(self) -> None:
+        if self._ledger.look_back and self._look_back.over_everywhere:
+            self._ledger.looked_back()
         unlisten = self._world.store.listen(self._changed)
         loops: dict[str, Loop] = {
             "binder": self._binder.run,
@@ -165,6 +187,19 @@ class _Term:
             unlisten()
             self._world.store.forget_commitments()
 
+    def _doubtful(self) -> list[Ref]:
+        """Pools to be held against Nova first: one without VMs has none to hand out or to lose."""
+        if not self._ledger.look_back:
+            return []
+        store = self._world.store
+        return [pool.ref for pool in store.pools() if store.vms_by_uid(pool.ref)]
+
+    def _looked_at_one(self) -> None:
+        if self._look_back.over_everywhere:
+            log.info("all VMs were held against Nova")
+            self._ledger.looked_back()
+        self._binder.wake()
+
     def _open_cloud(self, clouds_yaml: str, cloud: str) -> Cloud:
         opened = self._world.open_cloud(clouds_yaml, cloud, self._ledger.installation)
         return FencedCloud(opened, self._fenced.check)
@@ -176,6 +211,8 @@ class _Term:
             cluster=self._fenced,
             clouds=self._clouds,
             executor=self._executor,
+            custody=self._custody,
+            look_back=self._look_back,
             clock=self._world.clock,
             rng=self._world.rng,
             wanted=self._pools.wanted,

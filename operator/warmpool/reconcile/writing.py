@@ -87,6 +87,11 @@ def put_status(
     ]
 
 
+def claim_labels(claim: ClaimRef | None) -> dict[str, str]:
+    """Labels that answer `kubectl get wvm -l`: whose."""
+    return {LABEL_CLAIM: claim.name, LABEL_CLAIM_UID: claim.uid} if claim is not None else {}
+
+
 def bind_vm(vm: Vm, claim: ClaimRef) -> list[PatchOp]:
     """The patch that settles a binding on its VM, unless its spec has changed since.
 
@@ -96,7 +101,29 @@ def bind_vm(vm: Vm, claim: ClaimRef) -> list[PatchOp]:
         same_uid(vm.uid),
         {"op": "test", "path": "/metadata/generation", "value": vm.generation},
         {"op": "add", "path": "/spec/claimRef", "value": dump(claim)},
-        *set_labels({LABEL_CLAIM: claim.name, LABEL_CLAIM_UID: claim.uid}),
+        *set_labels(claim_labels(claim)),
+    ]
+
+
+def keep_vm(vm: Vm, claim: ClaimRef, provider: str) -> list[PatchOp]:
+    """The patch that keeps a VM for a claim that has it by Nova's word.
+
+    The API server lets no VM go from one claim to another: one that has a claim keeps its name.
+    """
+    whose: list[PatchOp] = [
+        {"op": "add", "path": "/spec/claimRef", "value": dump(claim)},
+        *set_labels(claim_labels(claim)),
+    ]
+    return [
+        same_uid(vm.uid),
+        same_version(vm.version),
+        {"op": "add", "path": "/spec/retained", "value": True},
+        *(
+            []
+            if vm.place.region
+            else [{"op": "add", "path": "/spec/providerID", "value": provider}]
+        ),
+        *(whose if vm.claim is None else []),
     ]
 
 
@@ -116,15 +143,22 @@ def preserve_vm(vm: Vm, until: datetime) -> list[PatchOp]:
 
 
 def recycle_vm(vm: Vm) -> list[PatchOp]:
-    """The patch that ends a claim's hold on a VM and has it built anew before it is ready."""
+    """The patch that ends a claim's hold on a VM and has it built anew before it is ready.
+
+    Whose it was stays on it until then, since so does the mark on its server.
+    """
     return [
         same_uid(vm.uid),
         same_version(vm.version),
         {"op": "remove", "path": "/spec/claimRef"},
         {"op": "add", "path": "/spec/dirty", "value": True},
         {"op": "remove", "path": pointer("metadata", "labels", LABEL_CLAIM)},
-        {"op": "remove", "path": pointer("metadata", "labels", LABEL_CLAIM_UID)},
     ]
+
+
+def forget_user() -> list[PatchOp]:
+    """Operations that take off a VM whose it was."""
+    return [{"op": "remove", "path": pointer("metadata", "labels", LABEL_CLAIM_UID)}]
 
 
 def bound_status(

@@ -44,6 +44,7 @@ from warmpool.domain.errors import (
     RequestRejected,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
+from warmpool.domain.marks import read_marks
 from warmpool.sim import world as truth
 from warmpool.sim.builds import Admission, BuildRequest
 from warmpool.sim.errors import Refused
@@ -174,7 +175,8 @@ class SimCloud:
 
     async def find(self, owner: VmUid) -> tuple[Server, ...]:
         """The servers with this owner's tag and ours."""
-        return await self._list_all(frozenset({self._mine, f"{TAG_OWNER}{owner}"}))
+        found = await self._list_all(frozenset({self._mine, f"{TAG_OWNER}{owner}"}))
+        return tuple(server for server in found if server.owner == owner)
 
     async def list(self, since: datetime | None) -> Listing:
         """All servers of ours, or what changed. Names deleted ones by what their tags were.
@@ -390,13 +392,15 @@ class SimCloud:
         status = status_of(server)
         tags = server.all_tags if self._mine in server.all_tags else ()
         owners = [tag.removeprefix(TAG_OWNER) for tag in tags if tag.startswith(TAG_OWNER)]
+        marks = read_marks(server.metadata)
+        owner = (marks.owner if tags else None) or (VmUid(owners[0]) if owners else None)
         host = server.host if self._admin else None
         return Server(
             ServerId(server.id),
             server.name,
             _STATES.get(status, ServerState.OTHER),
             busy=server.task is not None,
-            owner=VmUid(owners[0]) if owners else None,
+            owner=owner,
             zone=self._nova.world.zone_of(server),
             host_id=self._nova.world.host_hash(server),
             host=host,
@@ -407,6 +411,7 @@ class SimCloud:
             fault=read_fault(server) if fault else None,
             created=server.created.replace(microsecond=0),
             updated=server.updated.replace(microsecond=0),
+            marks=marks,
         )
 
     async def _call(  # noqa: PLR0913 - a call and what may befall it

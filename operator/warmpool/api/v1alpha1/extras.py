@@ -73,6 +73,17 @@ def _positive_duration(at: str, name: str) -> Rule:
     )
 
 
+def _unreserved(at: str, name: str) -> Rule:
+    """Keys, or items, that look like the operator's own would be believed."""
+    return Rule(
+        at,
+        f"!has(self.{name}) || self.{name}.all(k, !k.startsWith('warmpool.dev:'))",
+        f"{name} must leave warmpool.dev: alone, with which the operator marks its servers: choose"
+        " another prefix",
+        field=name,
+    )
+
+
 def _share(at: str, name: str) -> Rule:
     return Rule(
         at,
@@ -189,6 +200,8 @@ WARM_POOL: Final = Extras(
             "cloudRef cannot be changed, since the VMs of the pool would be left behind in the"
             " former cloud: create another pool for the other cloud, then delete this one",
         ),
+        _unreserved("spec.template", "metadata"),
+        _unreserved("spec.template", "tags"),
         Rule(
             "spec.template",
             "!(has(self.userData) && has(self.userDataSecretRef))",
@@ -296,6 +309,7 @@ VM_CLAIM: Final = Extras(
             "metadata cannot be changed: delete the claim and create it anew",
             field="metadata",
         ),
+        _unreserved("spec", "metadata"),
         Rule(
             "spec",
             "!has(self.constraints) || self.constraints.all(c, !has(c.requests)"

@@ -67,6 +67,11 @@ class BindingLedgerSpec(Model):
     """Identity of the leader that wrote this."""
     installation: str = Field(max_length=36)
     """Id of this installation: on every server as a tag, so that no other's is ever touched."""
+    written_at: Time | None = None
+    """When the leader wrote this. It does so every 20 seconds at least."""
+    look_back: bool = False
+    """Nobody led for a while before this epoch, so the API server may be one that was restored from
+    a backup: VMs are held against Nova before they are handed out. False once all have been."""
     entries: list[LedgerText] = Field(default_factory=list, max_length=5000)
     """Bindings in flight, each a JSON text of claim, boundAt and vms. Normally empty. They are
     texts because the API server looks at every field of an object on every write: as objects, the

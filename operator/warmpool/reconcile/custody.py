@@ -1,0 +1,206 @@
+"""Keeps servers that are in use by Nova's word where the API server knows less: a backup's doing.
+
+What a restored API server has forgotten cannot be known for sure, so nothing of it is deleted or
+handed out: it stands outside its pool's account, as a retained VM does, until a person decides.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from warmpool.api.names import (
+    API_VERSION,
+    LABEL_POOL,
+    VM_FINALIZER,
+    Kind,
+    Phase,
+    Reason,
+    VmCondition,
+)
+from warmpool.api.v1alpha1.vm import OwnerPool, WarmVMSpec, WarmVMStatus
+from warmpool.domain.cloud import Place, Server
+from warmpool.domain.errors import (
+    CloudError,
+    ClusterError,
+    ClusterOutcomeUnknown,
+    Conflict,
+    NotFound,
+)
+from warmpool.domain.facts import Pool, Vm
+from warmpool.domain.ids import Ref
+from warmpool.domain.pools import is_contradicted
+from warmpool.planning.condition import condition
+from warmpool.ports.clock import Clock
+from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.clouds import CloudSession
+from warmpool.reconcile.events import Announcer, Event
+from warmpool.reconcile.execute import place_of
+from warmpool.reconcile.reading import provider_id, read_vm
+from warmpool.reconcile.retries import pause_after
+from warmpool.reconcile.store import Store
+from warmpool.reconcile.writing import (
+    claim_labels,
+    dump,
+    keep_vm,
+    label_value,
+    place_labels,
+    put_status,
+)
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN: Final = 5.0
+"""Seconds between attempts to hear from Nova whose a server is."""
+
+REMEDY: Final = (
+    "It is kept until you decide: delete this WarmVM when nobody uses it any more, or set"
+    " spec.retained to false to have its pool do with it what it does with a VM whose claim is over"
+)
+
+
+class Custody:
+    """Marks servers, and keeps those whose marks say more than the API server."""
+
+    def __init__(self, store: Store, cluster: Cluster, clock: Clock, announcer: Announcer) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._clock = clock
+        self._announcer = announcer
+
+    async def keep(self, vm: Vm, server: Server, session: CloudSession) -> None:
+        """Keep a VM whose server is another claim's than we know, if Nova still says so.
+
+        Tried until it is done, and no claim gets the VM before: whoever gave up would hand it out.
+        """
+        self._store.doubt(vm.uid)
+        while True:
+            try:
+                await self._keep(vm, server, session)
+            except NotFound:
+                break
+            except CloudError as error:
+                log.info("VM %s is not kept yet: %s", vm.ref, error)
+                await asyncio.sleep(ASK_AGAIN)
+            except ClusterError as error:
+                log.info("VM %s is not kept yet: %s", vm.ref, error)
+                await asyncio.sleep(pause_after(error))
+            else:
+                break
+        self._store.trust(vm.uid)
+
+    async def _keep(self, vm: Vm, server: Server, session: CloudSession) -> None:
+        """One attempt, by what stands there now: a listing is not believed, nor is an answer."""
+        seen = await session.cloud.get(server.id)
+        vm = await self._latest(vm)
+        if seen is None:
+            session.gone(vm.uid)
+        elif is_contradicted(vm, seen) and not vm.retained:
+            vm = await self._retain(vm, seen, session)
+        else:
+            session.found(replace(seen, owner=vm.uid))
+        if seen is not None and vm.retained:
+            text = f"Nova says that claim {_user(seen)} has it, and the API server does not"
+            await self._say(vm, seen, place_of(seen, session), (Reason.HELD_FOR_CLAIM, text))
+
+    async def _latest(self, vm: Vm) -> Vm:
+        """A VM as the API server has it, which is known from then on.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        body = await self._cluster.get(Kind.WARM_VM, vm.ref)
+        if body["metadata"]["uid"] != vm.uid:
+            raise NotFound(f"VM {vm.ref} is another one")
+        self._store.apply(Kind.WARM_VM, body)
+        return read_vm(body)
+
+    async def _retain(self, vm: Vm, server: Server, session: CloudSession) -> Vm:
+        claim, place = server.marks.claim, place_of(server, session)
+        assert claim is not None, "else nothing contradicts"  # noqa: S101
+        patch = keep_vm(vm, claim, provider_id(place.region, server.id))
+        body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch)
+        self._store.apply(Kind.WARM_VM, body)
+        return read_vm(body)
+
+    async def adopt(self, pool: Pool, server: Server, session: CloudSession) -> None:
+        """Make a WarmVM for a server that was ready once and that none knows.
+
+        Its name is the server's own, so that this can be begun again wherever it has ended.
+
+        Raises:
+            ClusterError: the API server did not do it.
+            CloudError: Nova did not.
+        """
+        place = place_of(server, session)
+        ref = Ref(pool.ref.namespace, f"found-{server.id.lower()}")
+        body = _adopted(pool, ref, server, place)
+        try:
+            made = await self._cluster.create(Kind.WARM_VM, body)
+        except (Conflict, ClusterOutcomeUnknown):
+            made = await self._cluster.get(Kind.WARM_VM, ref)
+        vm = read_vm(made)
+        await session.adopt(server, vm.uid)
+        marked = server.marks.claim is not None
+        whose = f"claim {_user(server)} has it by Nova's word" if marked else "nobody's"
+        text = f"Nova has this server, which no WarmVM knew; it was ready, and is {whose}"
+        await self._say(vm, server, place, (Reason.FOUND_IN_NOVA, text))
+
+    async def _say(self, vm: Vm, server: Server, place: Place, why: tuple[Reason, str]) -> None:
+        """Write on a VM that it is kept, and why."""
+        text = f"{why[1]}: a backup was restored. {REMEDY}"
+        log.warning("VM %s: %s", vm.ref, text)
+        now = self._clock.now()
+        status = WarmVMStatus(
+            observed_generation=vm.generation,
+            phase=Phase.READY,
+            server_id=server.id,
+            hostname=server.hostname,
+            addresses=list(server.addresses),
+            zone=place.zone,
+            rack=place.rack,
+            hypervisor=place.hypervisor,
+            created_at=server.created,
+            ready_at=vm.ready_at or now,
+            conditions=[
+                condition(
+                    VmCondition.HELD,
+                    holds=True,
+                    reason=why[0],
+                    message=text,
+                    now=now,
+                    generation=vm.generation,
+                )
+            ],
+        )
+        patch = put_status(vm.uid, status, version=vm.version)
+        body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch, status=True)
+        self._store.apply(Kind.WARM_VM, body)
+        self._announcer.say(Event(Kind.WARM_VM, vm.ref, vm.uid, why[0], text, warning=True))
+
+
+def _adopted(pool: Pool, ref: Ref, server: Server, place: Place) -> dict[str, object]:
+    spec = WarmVMSpec(
+        pool_ref=OwnerPool(name=pool.ref.name, uid=pool.uid),
+        claim_ref=server.marks.claim,
+        provider_id=provider_id(place.region, server.id),
+        reclaim_policy=pool.spec.reclaim_policy,
+        retained=True,
+    )
+    labels = {LABEL_POOL: pool.ref.name, **place_labels(place), **claim_labels(server.marks.claim)}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": Kind.WARM_VM.value,
+        "metadata": {
+            "namespace": ref.namespace,
+            "name": ref.name,
+            "labels": {key: label_value(value) for key, value in labels.items()},
+            "finalizers": [VM_FINALIZER],
+        },
+        "spec": dump(spec),
+    }
+
+
+def _user(server: Server) -> str:
+    claim = server.marks.claim
+    return f"{claim.namespace}/{claim.name} ({claim.uid})" if claim is not None else "-"
