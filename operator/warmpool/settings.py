@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     metrics_address: str = "127.0.0.1"
     """Address that it is bound to. Whoever reaches it may read them."""
 
+    page_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the web page, on 127.0.0.1 only. Unset: none is opened. 0: one that is free; the log
+    tells."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
 

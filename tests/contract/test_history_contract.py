@@ -16,6 +16,8 @@ from warmpool.domain.spans import percentile
 from warmpool.effects.elastic import ElasticHistory, ElasticLogin
 from warmpool.effects.history_sqlite import SqliteHistory
 from warmpool.ports.history import Cursor, Group, History, Wanted
+from warmpool.reconcile import reports
+from warmpool.reconcile.reports import Scope
 from warmpool.sim.clock import LoopClock
 
 AGES = timedelta(days=36500)
@@ -184,3 +186,22 @@ async def test_many_are_counted_exactly(history: History) -> None:
         tuple(facets(r).get(f, "") for f in (Facet.POOL, Facet.RACK, Facet.SPAN)) for r in records
     )
     assert {group.values: count for group, count in counted.items()} == dict(expected)
+
+
+async def test_reports_are_the_same_from_every_store(history: History) -> None:
+    records, memory = (
+        a_history(4000),
+        SqliteHistory(None, LoopClock(), max_age=AGES, max_bytes=1 << 30),
+    )
+    for first in range(0, 4000, 500):
+        await history.append(records[first : first + 500])
+        await memory.append(records[first : first + 500])
+    for pool in (None, Ref("search", "pool-3")):
+        scope = Scope(NOW - timedelta(days=20), NOW - timedelta(days=1), pool)
+        for report in (reports.builds, reports.claims, reports.removals, reports.leaderships):
+            assert await report(history, scope) == await report(memory, scope)
+    for record in records[:20]:
+        if Facet.VM in facets(record):
+            vm = Ref(*facets(record)[Facet.VM].split("/"))
+            assert await reports.story(history, vm) == await reports.story(memory, vm)
+    await memory.close()

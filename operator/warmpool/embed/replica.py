@@ -58,7 +58,9 @@ class Replica:
         self._cluster: KubeCluster | None = None
         self.identity = settings.identity or _identity()
         self.vitals = Vitals(self._clock)
-        self._telling = Telling(settings, self._store, self._clock, lambda: self.leads)
+        self._telling = Telling(
+            settings, self._store, self._clock, identity=self.identity, leads=lambda: self.leads
+        )
         self.vitals.need(UNREAD)
         for resource in objects.RESOURCES:
             self.vitals.need(hosting.unwatched(resource))
@@ -105,7 +107,7 @@ class Replica:
 
         Raises:
             ClusterError: there is no usable configuration for the API server.
-            OSError: the port of the probes or of the metrics cannot be had.
+            OSError: a port cannot be had.
             RuntimeError: the watches have ended by themselves.
         ExceptionGroup: of WentBack, if the API server has forgotten what it said.
         """

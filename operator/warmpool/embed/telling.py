@@ -1,4 +1,4 @@
-"""What a replica tells: records, to where history is kept, and metrics to whoever scrapes them."""
+"""What a replica tells: records to where history is kept, metrics and the page to who asks."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from warmpool.effects.history_sqlite import SqliteHistory
 from warmpool.effects.metrics import Metrics
 from warmpool.effects.spool import SqliteSpool
 from warmpool.handlers import scrapes
+from warmpool.handlers.page import Page
 from warmpool.ports.clock import Clock
 from warmpool.ports.history import History, Spool
 from warmpool.ports.metrics import Sample
@@ -32,15 +33,22 @@ class Telling:
     """Takes what the loops of a replica tell."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, leads: Callable[[], bool]
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        *,
+        identity: str,
+        leads: Callable[[], bool],
     ) -> None:
         """Nothing is opened before `running`."""
         self._settings = settings
         self._store = store
         self._clock = clock
         self._leads = leads
-        self.history = open_history(settings, clock)
-        self._shipping = Shipping(open_spool(settings), self.history)
+        history = open_history(settings, clock)
+        self._shipping = Shipping(open_spool(settings), history)
+        self._page = Page(store, history, clock, identity, leads)
         self.metrics = Metrics(self._sample)
         store.listen(Refills(store, clock, self.metrics, leads).changed)
 
@@ -51,10 +59,10 @@ class Telling:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Bring records on and serve metrics meanwhile.
+        """Bring records on, and serve metrics and the page meanwhile.
 
         Raises:
-            OSError: the metrics' port cannot be had.
+            OSError: a port cannot be had.
         """
         settings = self._settings
         if settings.history_dir is None:
@@ -65,6 +73,9 @@ class Telling:
                 address, port = settings.metrics_address, settings.metrics_port
                 serving = scrapes.serving(self.metrics.text, address, port)
                 log.info("metrics at %s", await stack.enter_async_context(serving))
+            if settings.page_port is not None:
+                page = await stack.enter_async_context(self._page.serving(settings.page_port))
+                log.info("the page is at %s", page)
             measuring = asyncio.ensure_future(measure_lag(self._clock, self.metrics))
             try:
                 yield
