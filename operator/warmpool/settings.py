@@ -96,11 +96,14 @@ class Settings(BaseSettings):
     """Port of `/metrics`. Unset: none is opened. 0: one that is free; the log tells."""
 
     metrics_address: str = "127.0.0.1"
-    """Address that it is bound to. Whoever reaches it may read them."""
+    """Address that it is bound to. Beyond loopback, who asks needs the right to get `/metrics`."""
 
     page_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port of the web page, on 127.0.0.1 only. Unset: none is opened. 0: one that is free; the log
-    tells."""
+    """Port of the web page. Unset: none is opened. 0: one that is free; the log tells."""
+
+    page_address: str = "127.0.0.1"
+    """Address that it is bound to. Beyond loopback, who asks needs the right to list all pools,
+    claims and VMs."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -33,6 +34,13 @@ SHOWN = "document.getElementById('status')?.textContent.includes('live') && "
 TITLE = "document.querySelector('main h1')?.textContent"
 
 
+class Strangers:
+    """Loopback asks nobody who they are."""
+
+    async def review(self, *_: object) -> NoReturn:
+        raise AssertionError
+
+
 @pytest.fixture
 def fleet() -> Store:
     return a_fleet(20, 2000)
@@ -44,7 +52,8 @@ async def url(fleet: Store) -> AsyncIterator[str]:
     history = SqliteHistory(None, clock, max_age=timedelta(days=99), max_bytes=1 << 30)
     later = clock.now().replace(microsecond=0) - NOW
     await history.append([replace(r, at=r.at + later) for r in a_history(3000)])
-    async with Page(fleet, history, clock, "replica-a", lambda: True).serving(0) as served:
+    page = Page(fleet, history, clock, "replica-a", lambda: True)
+    async with page.serving(Strangers(), "127.0.0.1", 0) as served:
         yield served
     await history.close()
 

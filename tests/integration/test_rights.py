@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from warmpool.api.names import API_VERSION, GROUP, PERMISSIONS, Kind
+from warmpool.effects.clock import SystemClock
+from warmpool.effects.kube import Credentials, KubeCluster
+from warmpool.handlers.access import SCRAPES, SEES_ALL, Guard, Verdict
 from warmpool.tools.cluster import Cluster
 from warmpool.tools.crds import ROOT
 
@@ -24,6 +27,13 @@ class Account:
     def __init__(self, cluster: Cluster, kubeconfig: Path) -> None:
         self._cluster = cluster
         self._kubeconfig = kubeconfig
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self._kubeconfig
+
+    async def token(self) -> str:
+        return await (await Credentials.load(str(self._kubeconfig))).token() or ""
 
     def may(self, *args: str, stdin: str | None = None) -> bool:
         """Do it, and say whether that was permitted."""
@@ -156,3 +166,29 @@ def test_a_claimant_writes_neither_a_status_nor_a_vm(claimant: Account) -> None:
     assert not {right for right in claimant.rights(AWAY) if right[1].endswith("/status")}
     assert not claimant.may("patch", "warmvm", "vm-1", "--type=merge", '--patch={"spec":{}}')
     assert not claimant.may("delete", "warmvm", "vm-1")
+
+
+@pytest.mark.parametrize(
+    ("roles", "page", "metrics"),
+    [
+        pytest.param((), Verdict.MAY_NOT, Verdict.MAY_NOT, id="nothing"),
+        pytest.param(("warmpool-claimant",), Verdict.MAY_NOT, Verdict.MAY_NOT, id="claimant"),
+        pytest.param(("warmpool-view",), Verdict.MAY, Verdict.MAY_NOT, id="view"),
+        pytest.param(("warmpool-metrics",), Verdict.MAY_NOT, Verdict.MAY, id="metrics"),
+    ],
+)
+async def test_who_is_shown_the_page_and_the_metrics_beyond_loopback(
+    cluster: Cluster, operator: Account, roles: tuple[str, ...], page: Verdict, metrics: Verdict
+) -> None:
+    """The operator asks, with no more rights than its own."""
+    name = f"looks-{secrets.token_hex(3)}"
+    cluster.kubectl("create", "serviceaccount", name, "-n", AWAY)
+    for role in roles:
+        bound = (f"--clusterrole={role}", f"--serviceaccount={AWAY}:{name}")
+        cluster.kubectl("create", "clusterrolebinding", name, *bound)
+    token = await Account(cluster, cluster.service_account_kubeconfig(AWAY, name)).token()
+    login = await Credentials.load(str(operator.kubeconfig))
+    async with KubeCluster(login, HOME) as kube:
+        assert await Guard(kube, SystemClock(), SEES_ALL).judge(token) is page
+        assert await Guard(kube, SystemClock(), SCRAPES).judge(token) is metrics
+        assert await Guard(kube, SystemClock(), SCRAPES).judge(f"{token}x") is Verdict.UNKNOWN

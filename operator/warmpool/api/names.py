@@ -235,5 +235,7 @@ PERMISSIONS: Final = (
     Permission(("",), ("namespaces",), ("get", "list", "watch")),
     Permission(("events.k8s.io",), ("events",), ("create", "patch")),
     Permission(("apiextensions.k8s.io",), ("customresourcedefinitions",), ("get", "list", "watch")),
+    Permission(("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+    Permission(("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
 )
 """All that the operator may do. `manifests/rbac.yaml` is held against this by a test."""

@@ -224,6 +224,12 @@ class KubeCluster:
         answer = await self._request("GET", path)
         return {k: base64.b64decode(v) for k, v in (answer.get("data") or {}).items()}
 
+    async def review(self, group: str, kind: str, spec: Body) -> Body:
+        whole = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+        path = f"/apis/{group}/v1/{kind.lower()}s"
+        status: Body = (await self._request("POST", path, body=whole)).get("status", {})
+        return status
+
     async def get_lease(self, name: str) -> Body:
         return await self._request("GET", f"{self._leases}/{name}")
 

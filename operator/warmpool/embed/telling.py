@@ -15,6 +15,7 @@ from warmpool.handlers.page import Page
 from warmpool.ports.clock import Clock
 from warmpool.ports.history import History, Spool
 from warmpool.ports.metrics import Sample
+from warmpool.ports.reviews import Reviews
 from warmpool.reconcile.metering import Refills, claims_waiting, measure_lag, pool_samples
 from warmpool.reconcile.shipping import Shipping
 from warmpool.reconcile.store import Store
@@ -58,8 +59,11 @@ class Telling:
         self._shipping.take(record)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, reviews: Reviews) -> AsyncIterator[None]:
         """Bring records on, and serve metrics and the page meanwhile.
+
+        Args:
+            reviews: asked who may see them, where they are bound beyond loopback.
 
         Raises:
             OSError: a port cannot be had.
@@ -71,11 +75,13 @@ class Telling:
             await stack.enter_async_context(self._shipping.running())
             if settings.metrics_port is not None:
                 address, port = settings.metrics_address, settings.metrics_port
-                serving = scrapes.serving(self.metrics.text, address, port)
+                text = self.metrics.text
+                serving = scrapes.serving(text, reviews, self._clock, address, port)
                 log.info("metrics at %s", await stack.enter_async_context(serving))
             if settings.page_port is not None:
-                page = await stack.enter_async_context(self._page.serving(settings.page_port))
-                log.info("the page is at %s", page)
+                address, port = settings.page_address, settings.page_port
+                serving = self._page.serving(reviews, address, port)
+                log.info("the page is at %s", await stack.enter_async_context(serving))
             measuring = asyncio.ensure_future(measure_lag(self._clock, self.metrics))
             try:
                 yield

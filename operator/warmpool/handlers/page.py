@@ -1,12 +1,13 @@
 """The read-only web page: files beside this module, what it asks for as JSON, and live changes.
 
-It is bound to loopback, and asks nobody who they are: `kubectl port-forward` is who lets people in.
-So that no web page elsewhere can read it through a browser that is let in, only requests for
-loopback's own names are answered.
+On loopback it asks nobody who they are: `kubectl port-forward` is who lets people in. So that no
+web page elsewhere can read it through a browser that is let in, only requests for loopback's own
+names are answered there. On other addresses it answers whom Kubernetes lets list what it shows.
 """
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -16,11 +17,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from warmpool.domain.ids import Ref
+from warmpool.handlers.access import SEES_ALL, Guard, is_loopback
 from warmpool.ports.clock import Clock
 from warmpool.ports.history import History, HistoryUnavailable
+from warmpool.ports.reviews import Reviews
 from warmpool.reconcile import overview, reports
 from warmpool.reconcile.reports import Scope
 from warmpool.reconcile.store import Change, Store
+
+log = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).with_name("static")
 
@@ -42,6 +47,9 @@ GATHER: Final = 0.5
 
 STILL_HERE: Final = 15.0
 """Seconds between signs of life on a stream where nothing happens."""
+
+STREAM_LASTS: Final = 600.0
+"""Seconds of one stream: then the browser opens another, if it may still see it."""
 
 STREAMS: Final = 100
 """Pages that are shown changes at a time."""
@@ -73,19 +81,22 @@ class Page:
         store.listen(self._changed)
 
     @asynccontextmanager
-    async def serving(self, port: int) -> AsyncIterator[str]:
-        """Answer on loopback while inside; the URL. Port 0 is one that is free.
+    async def serving(self, reviews: Reviews, address: str, port: int) -> AsyncIterator[str]:
+        """Answer while inside; the URL. Port 0 is one that is free.
 
         Raises:
-            OSError: the port cannot be had.
+            OSError: the address or the port cannot be had.
         """
-        app = web.Application(middlewares=[_guard])
+        guard = Guard(reviews, self._clock, SEES_ALL).middleware
+        inner = _loopback if is_loopback(address) else guard
+        app = web.Application(middlewares=[_polite, inner])
         app.add_routes(self._routes())
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+            await web.TCPSite(runner, address, port).start()
+            host, bound = runner.addresses[0][:2]
+            yield f"http://[{host}]:{bound}/" if ":" in host else f"http://{host}:{bound}/"
         finally:
             await runner.cleanup()
 
@@ -130,9 +141,10 @@ class Page:
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
         await stream.prepare(request)
         woken, told = asyncio.Event(), ""
+        ends = self._clock.monotonic() + STREAM_LASTS
         self._waiting.add(woken)
         try:
-            while True:
+            while self._clock.monotonic() < ends:
                 pools = self._all()
                 text = json.dumps({**pools, "time": ""})
                 said = f"data: {json.dumps(pools)}\n\n" if text != told else ": still here\n\n"
@@ -144,9 +156,10 @@ class Page:
                         await woken.wait()
                 await asyncio.sleep(GATHER)
         except ConnectionResetError:
-            return stream
+            log.debug("a page was closed")
         finally:
             self._waiting.discard(woken)
+        return stream
 
     # -- history ------------------------------------------------------------------------------
 
@@ -176,10 +189,16 @@ class Page:
 
 
 @web.middleware
-async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _loopback(request: web.Request, handler: Handler) -> web.StreamResponse:
     host = request.host.rsplit(":", 1)[0] if request.host[-1:] != "]" else request.host
     if host not in LOCAL:
-        return web.Response(status=403, text="ask for localhost", headers=HEADERS)
+        raise web.HTTPForbidden(text="ask for localhost")
+    return await handler(request)
+
+
+@web.middleware
+async def _polite(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What went wrong is told as a text, and every answer has its headers."""
     try:
         answer = await handler(request)
     except HistoryUnavailable as error:

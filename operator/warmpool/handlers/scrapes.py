@@ -1,10 +1,17 @@
-"""`/metrics`, for Prometheus. Read-only, and without anything secret."""
+"""`/metrics`, for Prometheus. Read-only, and without anything secret.
+
+Beyond loopback it is answered to whom Kubernetes lets read metrics.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
+
+from warmpool.handlers.access import SCRAPES, Guard, is_loopback
+from warmpool.ports.clock import Clock
+from warmpool.ports.reviews import Reviews
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -13,7 +20,9 @@ GRACE: Final = 1.0
 
 
 @asynccontextmanager
-async def serving(text: Callable[[], bytes], address: str, port: int) -> AsyncIterator[str]:
+async def serving(
+    text: Callable[[], bytes], reviews: Reviews, clock: Clock, address: str, port: int
+) -> AsyncIterator[str]:
     """Answer while inside; the URL. Port 0 is one that is free.
 
     Raises:
@@ -23,7 +32,8 @@ async def serving(text: Callable[[], bytes], address: str, port: int) -> AsyncIt
     async def scraped(_request: web.Request) -> web.Response:
         return web.Response(body=text(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application()
+    guard = Guard(reviews, clock, SCRAPES).middleware
+    app = web.Application(middlewares=[] if is_loopback(address) else [guard])
     app.add_routes([web.get("/metrics", scraped)])
     runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
     await runner.setup()

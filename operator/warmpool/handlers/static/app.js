@@ -119,6 +119,8 @@ function poolsView() {
     table("All pools, now", columns, rows)];
 }
 
+const byHost = (one, other) => one.hypervisor.localeCompare(other.hypervisor, undefined, { numeric: true });
+
 function host(each) {
   const entries = Object.entries(each.vms);
   const said = entries.map(([state, count]) => `${count} ${state}`).join(", ");
@@ -135,7 +137,7 @@ async function poolView(namespace, name) {
   const racks = found.racks.map((rack) => {
     const total = rack.hypervisors.reduce((all, each) => all + Object.values(each.vms).reduce((a, b) => a + b, 0), 0);
     return el("li", {}, el("h3", {}, `${rack.rack || "rack not known"}${rack.zone ? `, ${rack.zone}` : ""}: ${total}`),
-      el("ul", { class: "hosts" }, rack.hypervisors.map(host)));
+      el("ul", { class: "hosts" }, rack.hypervisors.sort(byHost).map(host)));
   });
   const columns = [
     { title: "VM", cell: vmLink }, { title: "State", cell: (v) => el("span", { class: v.state }, v.state) },
@@ -152,13 +154,13 @@ async function poolView(namespace, name) {
 }
 
 function chart(bars, width, hours) {
-  const W = 760, H = 200, LEFT = 40, BOTTOM = 24, RIGHT = 46;
+  const W = 760, H = 200, LEFT = 44, BOTTOM = 24, RIGHT = 76;
   const end = Date.now(), begin = end - hours * 3600e3;
   const x = (time) => LEFT + ((time - begin) / (end - begin)) * (W - LEFT - RIGHT);
   const most = Math.max(1, ...bars.map((bar) => Object.values(bar.results).reduce((a, b) => a + b, 0)));
   const longest = Math.max(1, ...bars.map((bar) => bar.took.p90 || 0));
   const y = (count) => (H - BOTTOM) * (1 - count / most) + 4;
-  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${W} ${H + 6}`, role: "img",
+  const picture = svg("svg", { class: "chart builds", viewBox: `0 0 ${W} ${H + 6}`, role: "img",
     "aria-label": "Builds over time; the table below has the same numbers" });
   for (const part of [0, 0.5, 1]) {
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: y(part * most), y2: y(part * most) }),
