@@ -46,6 +46,10 @@ layers: $(READY) ## who may import whom
 crds: $(READY) ## render crds/ and docs/reference/ from the models
 	@$(BIN)/python -m warmpool.tools.crds --write
 
+.PHONY: dashboards
+dashboards: $(READY) ## render manifests/grafana/ from its description
+	@$(BIN)/python -m warmpool.tools.dashboards --write
+
 .PHONY: crds-check
 crds-check: $(READY) ## crds/ and docs/reference/ are what the models say
 	@$(BIN)/python -m warmpool.tools.crds --check
