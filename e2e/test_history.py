@@ -1,4 +1,4 @@
-"""What a whole operator tells of what it did: its history, and its metrics."""
+"""What a whole operator tells of what it did: its history, its metrics, its page."""
 
 from harness.fleet import Fleet
 from harness.sandbox import Sandbox
@@ -36,6 +36,12 @@ def test_a_claim_and_its_vms_have_their_story(fleet: Fleet, sandbox: Sandbox) ->
     assert "warmpool_leader 1.0" in metrics
     labels = f'namespace="{sandbox.namespace}",outcome="hit",pool="{pool}"'
     assert f"warmpool_pool_claims_total{{{labels}}} 1.0" in metrics
+    shown = fleet.page(f"api/claims?hours=1&pool={sandbox.namespace}/{pool}")
+    assert [(each["claim"]["name"], each["result"]) for each in shown["claims"]] == [
+        ("told", "bound")
+    ]
+    pools = {(each["namespace"], each["name"]) for each in fleet.page("api/now")["pools"]}
+    assert (sandbox.namespace, pool) in pools
     sandbox.kubectl("delete", "vmclaim", "told")
     wait_until(
         lambda: {r.vm.ref for r in fleet.records(ReleaseRecord) if r.claim == claim} == names,

@@ -92,6 +92,7 @@ class Fleet:
                 "WARMPOOL_IDENTITY": identity,
                 "WARMPOOL_HISTORY_DIR": str(self._directory / f"history-{identity}"),
                 "WARMPOOL_METRICS_PORT": "0",
+                "WARMPOOL_PAGE_PORT": "0",
             },
             name=identity,
         )
@@ -165,9 +166,16 @@ class Fleet:
 
     def metrics(self) -> str:
         """What the leader's metrics say."""
+        return self._ask(r"metrics at (http://\S+)", "")
+
+    def page(self, path: str) -> Any:
+        """What the leader's page is told under a path."""
+        return json.loads(self._ask(r"the page is at (http://\S+)", path))
+
+    def _ask(self, where: str, path: str) -> str:
         log = self._directory / f"{self.leader().name}.log"
-        url = re.findall(r"metrics at (http://\S+)", log.read_text())[-1]
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - http, ours
+        url = re.findall(where, log.read_text())[-1]
+        with urllib.request.urlopen(url + path, timeout=30) as answer:  # noqa: S310 - http, ours
             return str(answer.read().decode())
 
     def _leader(self) -> Process | None:
