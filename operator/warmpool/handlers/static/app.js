@@ -160,7 +160,7 @@ function chart(bars, width, hours) {
   const most = Math.max(1, ...bars.map((bar) => Object.values(bar.results).reduce((a, b) => a + b, 0)));
   const longest = Math.max(1, ...bars.map((bar) => bar.took.p90 || 0));
   const y = (count) => (H - BOTTOM) * (1 - count / most) + 4;
-  const picture = svg("svg", { class: "chart builds", viewBox: `0 0 ${W} ${H + 6}`, role: "img",
+  const picture = svg("svg", { class: "chart builds", viewBox: `0 -14 ${W} ${H + 20}`, role: "img",
     "aria-label": "Builds over time; the table below has the same numbers" });
   for (const part of [0, 0.5, 1]) {
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: y(part * most), y2: y(part * most) }),
@@ -170,17 +170,17 @@ function chart(bars, width, hours) {
   const wide = Math.max(2, x(begin + width * 1000) - x(begin) - 1);
   const lines = { p50: [], p90: [] };
   for (const bar of bars) {
-    const left = Math.max(LEFT, x(Date.parse(bar.start)));
+    const from = x(Date.parse(bar.start)), left = Math.max(LEFT, from), right = Math.min(W - RIGHT, from + wide);
     let below = 0;
     for (const result of ["ready", "failed", "refused"]) {
       const count = bar.results[result] || 0;
       if (!count) continue;
-      picture.append(svg("rect", { class: result, x: left, width: Math.max(1, Math.min(wide, W - RIGHT - left)), y: y(below + count), height: y(below) - y(below + count) },
+      picture.append(svg("rect", { class: result, x: left, width: Math.max(1, right - left), y: y(below + count), height: y(below) - y(below + count) },
         svg("title", {}, `${new Date(bar.start).toLocaleString()}: ${count} ${result}`)));
       below += count;
     }
     for (const part of ["p50", "p90"])
-      if (bar.took[part] !== null) lines[part].push(`${left + wide / 2},${(H - BOTTOM) * (1 - bar.took[part] / longest) + 4}`);
+      if (bar.took[part] !== null) lines[part].push(`${(left + right) / 2},${(H - BOTTOM) * (1 - bar.took[part] / longest) + 4}`);
   }
   for (const [part, points] of Object.entries(lines)) picture.append(svg("polyline", { class: part, points: points.join(" ") }));
   for (const part of [0, 0.5, 1]) {
