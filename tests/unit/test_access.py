@@ -161,7 +161,7 @@ async def test_the_page_beyond_loopback_is_for_whom_kubernetes_lets() -> None:
 
 async def test_metrics_beyond_loopback_are_for_whom_kubernetes_lets() -> None:
     async with scrapes.serving(
-        lambda: b"up 1\n", a_kubernetes(), LoopClock(), ANYWHERE, 0
+        lambda: lambda: b"up 1\n", a_kubernetes(), LoopClock(), ANYWHERE, 0
     ) as served:
         url = served.replace(ANYWHERE, "127.0.0.1")
         assert [(await ask(url, token))[0] for token in (None, "boss", "prometheus")] == [
@@ -173,6 +173,6 @@ async def test_metrics_beyond_loopback_are_for_whom_kubernetes_lets() -> None:
 
 async def test_metrics_on_loopback_ask_nobody() -> None:
     kubernetes = a_kubernetes()
-    async with scrapes.serving(lambda: b"", kubernetes, LoopClock(), "127.0.0.1", 0) as url:
+    async with scrapes.serving(lambda: lambda: b"", kubernetes, LoopClock(), "127.0.0.1", 0) as url:
         assert (await ask(url, None))[0] == 200
     assert kubernetes.asked == []

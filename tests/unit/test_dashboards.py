@@ -34,7 +34,7 @@ def labels() -> dict[str, set[str]]:
     under.ledger(1)
     under.lag(0.1)
     found: dict[str, set[str]] = defaultdict(set)
-    for family in text_string_to_metric_families(under.text().decode()):
+    for family in text_string_to_metric_families(under.scrape()().decode()):
         for sample in family.samples:
             found[sample.name] |= {*sample.labels, *SCRAPED}
     return found

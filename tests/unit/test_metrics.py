@@ -4,9 +4,11 @@ import asyncio
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,8 +20,10 @@ from warmpool.domain.errors import Conflict
 from warmpool.domain.history import RecordKind
 from warmpool.domain.ids import Ref
 from warmpool.effects.metrics import Metrics
+from warmpool.handlers import scrapes
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.metrics import PoolSample, Sample
+from warmpool.ports.reviews import Reviews
 from warmpool.reconcile.metering import LAG_EVERY, Metered, Refills, measure_lag, pool_samples
 from warmpool.reconcile.store import Store
 from warmpool.sim.clock import LoopClock
@@ -42,7 +46,7 @@ def metrics(sample: Sample = SAMPLE) -> Metrics:
 
 def value(under: Metrics, name: str, **labels: str) -> float:
     """The value of one series; 0 if there is none."""
-    for family in text_string_to_metric_families(under.text().decode()):
+    for family in text_string_to_metric_families(under.scrape()().decode()):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
                 return sample.value
@@ -60,11 +64,28 @@ def test_gauges_are_as_the_sample_of_this_moment_says() -> None:
     assert value(under, "warmpool_history_lost_total") == 3
 
 
+async def test_what_is_scraped_is_of_the_moment_and_may_be_rendered_in_a_thread() -> None:
+    taken: list[int] = []
+
+    def sample() -> Sample:
+        taken.append(threading.get_ident())
+        return SAMPLE
+
+    under = Metrics(sample)
+    async with scrapes.serving(
+        under.scrape, cast("Reviews", None), LoopClock(), "127.0.0.1", 0
+    ) as url:
+        for _ in range(2):
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                assert "warmpool_pool_wanted{" in await answer.text()
+    assert taken == [threading.get_ident()] * 2, "the store is the loop's own"
+
+
 def test_records_are_counted() -> None:
     under, records = metrics(), a_history(1000)
     for record in records:
         under.record(record)
-    families = {f.name: f for f in text_string_to_metric_families(under.text().decode())}
+    families = {f.name: f for f in text_string_to_metric_families(under.scrape()().decode())}
 
     def total(name: str) -> float:
         return sum(s.value for s in families[name].samples if s.name == f"{name}_total")
@@ -93,7 +114,7 @@ def test_every_label_is_of_a_closed_set_but_for_pools() -> None:
     for record in a_history(2000):
         under.record(record)
     free = {"namespace", "pool"}
-    for family in text_string_to_metric_families(under.text().decode()):
+    for family in text_string_to_metric_families(under.scrape()().decode()):
         for label in {k for s in family.samples for k in s.labels} - free - {"le"}:
             assert len({s.labels[label] for s in family.samples}) <= 12, (family.name, label)
 
@@ -182,7 +203,7 @@ def test_an_alert_asks_for_metrics_and_labels_that_there_are(rule: dict[str, Any
     under.nova_call("create server", 0.1, "ok")
     labels = {
         label
-        for family in text_string_to_metric_families(under.text().decode())
+        for family in text_string_to_metric_families(under.scrape()().decode())
         for sample in family.samples
         for label in sample.labels
     } | {"instance"}

@@ -5,6 +5,7 @@ claim is ever one. What is counted by pool stays until the process ends, though 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -39,9 +40,9 @@ class Metrics:
     """A `Meter` that Prometheus scrapes."""
 
     def __init__(self, sample: Callable[[], Sample]) -> None:
-        """`sample` is called for each scrape, in the thread that scrapes."""
+        """`sample` is called for each scrape, by whoever calls `scrape`."""
+        self._sample = sample
         self._registry = CollectorRegistry()
-        self._registry.register(_Gauges(sample))
         self._claims = self._counter(
             "warmpool_claims",
             "Claims answered. outcome: hit (bound at once), late (bound after waiting), miss.",
@@ -106,13 +107,16 @@ class Metrics:
             "warmpool_loop_lag_seconds", "How late the event loop was.", (), LATE
         )
 
-    def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def scrape(self) -> Callable[[], bytes]:
+        """What renders all of this moment in Prometheus' text format, in any thread.
+
+        With hundreds of pools that takes longer than claims are to wait for the event loop.
+        """
+        return partial(generate_latest, self._all())
 
     def described(self) -> dict[str, tuple[str, str]]:
         """Type and help of every metric, by the name that queries use."""
-        return {_queried(m): (m.type, m.documentation) for m in self._registry.collect()}
+        return {_queried(m): (m.type, m.documentation) for m in self._all().collect()}
 
     # -- what is told -------------------------------------------------------------------------
 
@@ -163,6 +167,13 @@ class Metrics:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _all(self) -> CollectorRegistry:
+        """What was told so far, and gauges of this moment."""
+        registry = CollectorRegistry()
+        registry.register(_Gauges(self._sample()))
+        registry.register(_Told(self._registry))
+        return registry
+
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self._registry)
 
@@ -172,18 +183,24 @@ class Metrics:
         return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
 
 
+class _Told(Collector):
+    """All of another registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+
+
 class _Gauges(Collector):
     """What is asked for when somebody scrapes."""
 
-    def __init__(self, sample: Callable[[], Sample]) -> None:
-        self._sample = sample
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: the sample is not to be taken before somebody scrapes."""
-        yield from ()
+    def __init__(self, now: Sample) -> None:
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
-        now = self._sample()
+        now = self._now
         yield _gauge("warmpool_leader", "1: this replica leads.", float(now.leads))
         yield _gauge("warmpool_claims_waiting", "Claims without an answer.", now.claims_waiting)
         yield _gauge(

@@ -75,8 +75,8 @@ class Telling:
             await stack.enter_async_context(self._shipping.running())
             if settings.metrics_port is not None:
                 address, port = settings.metrics_address, settings.metrics_port
-                text = self.metrics.text
-                serving = scrapes.serving(text, reviews, self._clock, address, port)
+                scrape = self.metrics.scrape
+                serving = scrapes.serving(scrape, reviews, self._clock, address, port)
                 log.info("metrics at %s", await stack.enter_async_context(serving))
             if settings.page_port is not None:
                 address, port = settings.page_address, settings.page_port

@@ -3,6 +3,7 @@
 Beyond loopback it is answered to whom Kubernetes lets read metrics.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -21,16 +22,23 @@ GRACE: Final = 1.0
 
 @asynccontextmanager
 async def serving(
-    text: Callable[[], bytes], reviews: Reviews, clock: Clock, address: str, port: int
+    scrape: Callable[[], Callable[[], bytes]],
+    reviews: Reviews,
+    clock: Clock,
+    address: str,
+    port: int,
 ) -> AsyncIterator[str]:
     """Answer while inside; the URL. Port 0 is one that is free.
+
+    `scrape` looks at what there is, in the loop, and returns what a thread makes a text of.
 
     Raises:
         OSError: the address or the port cannot be had.
     """
 
     async def scraped(_request: web.Request) -> web.Response:
-        return web.Response(body=text(), headers={"Content-Type": CONTENT_TYPE})
+        text = await asyncio.to_thread(scrape())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     guard = Guard(reviews, clock, SCRAPES).middleware
     app = web.Application(middlewares=[] if is_loopback(address) else [guard])
