@@ -50,6 +50,22 @@ def echoes(client: socket.socket, text: bytes) -> bool:
     return client.recv(100) == text
 
 
+@pytest.mark.parametrize("mode", [Mode.PASS, Mode.HANG])
+def test_nothing_stays_open_that_was_connected_as_it_stopped(
+    echo: tuple[str, list[bytes]], mode: Mode
+) -> None:
+    """It hung, or left sockets to the garbage collector."""
+    for _ in range(10):
+        with Proxy(echo[0]) as proxy:
+            proxy.turn(mode)
+            clients = [connected(proxy) for _ in range(5)]
+            for client in clients:
+                client.sendall(b"hello")
+        for client in clients:
+            with client, contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) in (b"", b"hello")
+
+
 def is_silent(client: socket.socket) -> bool:
     client.settimeout(SILENCE)
     try:

@@ -27,6 +27,9 @@ RESET: Final = struct.pack("ii", 1, 0)
 
 STARTED_WITHIN: Final = 10.0
 
+ENDING: Final = 0.05
+"""Seconds between two looks at connections that are to end."""
+
 SLOWNESS: Final = 0.15
 """Seconds that every chunk takes more where things are slow."""
 
@@ -69,7 +72,6 @@ class Proxy:
         self._passing: dict[bool, asyncio.Event] = {}
         """Whether bytes pass: to the server (True), and back."""
         self._links: set[_Link] = set()
-        self._serving: set[asyncio.Task[None] | None] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self.port = 0
@@ -152,9 +154,20 @@ class Proxy:
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stopping.wait()
+        await self._end(server)
+
+    async def _end(self, server: asyncio.Server) -> None:
+        """Reset all connections: those, too, that were just accepted or are just being opened.
+
+        A server that is closed at once forgets what it has accepted in the same turn of the loop.
+        """
+        self._loop.remove_reader(server.sockets[0].fileno())
+        await asyncio.sleep(0)
         server.close()
-        self._reset()
-        await asyncio.gather(*filter(None, self._serving))
+        self._enter(Mode.REFUSE)
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:
+            self._reset()
+            await asyncio.wait(left, timeout=ENDING)
 
     def _enter(self, mode: Mode) -> None:
         self._mode = mode
@@ -175,7 +188,6 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.served += 1
-        self._serving.add(asyncio.current_task())
         link = _Link()
         link.add(writer)
         self._links.add(link)
@@ -193,7 +205,6 @@ class Proxy:
         finally:
             link.reset()
             self._links.discard(link)
-            self._serving.discard(asyncio.current_task())
 
     async def _pump(
         self,
