@@ -100,6 +100,10 @@ class Stage:
         """Ids of the servers that Nova has."""
         return {server["id"] for server in self.cloud.records()}
 
+    def last_words(self, identity: str) -> str:
+        """That a process has ended which nobody had asked to, and what it said."""
+        return f"{identity} died by itself:\n{tail(self.folder / f'{identity}.log', 25)}"
+
     def holder(self) -> str:
         """Who has written the ledger last."""
         ledgers = list(self.record.now[Kind.BINDING_LEDGER].values())
@@ -316,7 +320,7 @@ async def test_nothing_is_lost_or_doubled_whatever_happens(
         restless = await settle(stage, market)
         judgement = await asyncio.to_thread(judge, stage)
         faults = restless + judgement.faults
-        faults += [f"{identity} died by itself" for identity in stage.crew.look()]
+        faults += [stage.last_words(identity) for identity in stage.crew.look()]
         with capsys.disabled():
             print(told(stage, market, deeds, judgement))
     finally:
