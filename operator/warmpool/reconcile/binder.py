@@ -83,6 +83,11 @@ SETTLE_WITHIN: Final = 1.5
 """Seconds after which settling waits no longer: the ledger is written whole each time, so a long
 one makes every claim wait."""
 
+BEHIND: Final = 2 * SETTLE_WITHIN
+"""Seconds after which settling has fallen behind, as after a takeover beside a flow of claims: it
+then goes on as if there were none. Each write of a ledger that grows takes longer, so it would fall
+back ever farther."""
+
 GATHER: Final = 0.01
 """Seconds that claims of a burst gather at least for one write of the ledger, while statuses are
 being written. Twice as long as the last such write took, if that is more: it costs the API server
@@ -361,12 +366,13 @@ class Binder:
             while True:
                 entry, published = await self._unsettled.get()
                 await slots.acquire()
-                work = self._settle(entry, published + SETTLE_WITHIN, aside)
+                work = self._settle(entry, published, aside)
                 tasks.create_task(work).add_done_callback(lambda _: slots.release())
 
-    async def _settle(self, entry: LedgerEntry, latest: float, aside: asyncio.Semaphore) -> None:
+    async def _settle(self, entry: LedgerEntry, published: float, aside: asyncio.Semaphore) -> None:
         for vm in entry.vms:
-            if await self._lull(latest):
+            calm = await self._lull(published + SETTLE_WITHIN)
+            if calm or self._clock.monotonic() >= published + BEHIND:
                 await self._settle_vm(entry, vm)
             else:
                 async with aside:
