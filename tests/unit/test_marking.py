@@ -27,6 +27,18 @@ def test_one_is_begun_and_the_others_rest_until_it_is_over() -> None:
     assert begun(marking.paced(marks("b"))) == ["b"]
 
 
+def test_one_that_needs_none_any_more_holds_nobody_up() -> None:
+    """Its claim was over when its turn came; those behind it waited for the next claim."""
+    marking = Marking()
+    marking.paced(marks("a", "b", "c"))
+    assert marking.next() is None
+    assert marking.done() == "b"
+    assert begun(marking.paced(Plan(()))) == []
+    assert marking.next() == "c"
+    assert begun(marking.paced(marks("c"))) == ["c"]
+    assert marking.next() is None
+
+
 def test_other_actions_wait_for_no_mark() -> None:
     marking = Marking()
     marking.paced(marks("a"))

@@ -10,13 +10,13 @@ from warmpool.api.names import META_CLAIM_UID, META_OWNER, META_POOL, META_PREFI
 from warmpool.api.v1alpha1.vm import ClaimRef
 from warmpool.domain.ids import Ref, VmUid
 from warmpool.domain.marks import (
+    FREE,
     MAX_VALUE,
     UNMARKED,
     Marks,
     claimed_by,
     owned_by,
     read_marks,
-    ready_for,
 )
 
 POOL = Ref("search", "es-data")
@@ -25,20 +25,18 @@ CLAIM = ClaimRef(namespace="search", name="logs-7", uid="u-1", request="data")
 
 def test_what_was_written_is_read() -> None:
     owner = VmUid("vm-2")
-    metadata = {"mine": "too"} | ready_for(POOL) | claimed_by(CLAIM) | owned_by(owner)
+    metadata = {"mine": "too"} | claimed_by(CLAIM, POOL) | owned_by(owner)
     assert read_marks(metadata) == Marks(POOL, CLAIM, owner)
 
 
 def test_a_mark_that_was_taken_off_is_none() -> None:
     """Metadata are only ever added to: an item without a value is none."""
-    metadata = ready_for(POOL) | claimed_by(CLAIM) | claimed_by(None)
-    assert read_marks(metadata) == Marks(pool=POOL)
-    assert read_marks(claimed_by(None)) is UNMARKED
+    assert read_marks(claimed_by(CLAIM, POOL) | FREE) is UNMARKED
 
 
 def test_all_keys_are_ours_and_all_values_fit() -> None:
     long = ClaimRef(namespace="n" * 63, name="c" * 253, uid="u" * 63, request="r" * 63)
-    written = ready_for(Ref("n" * 63, "p" * 50)) | claimed_by(long) | owned_by(VmUid("v" * 36))
+    written = claimed_by(long, Ref("n" * 63, "p" * 50)) | owned_by(VmUid("v" * 36))
     assert all(key.startswith(META_PREFIX) and "/" not in key for key in written)
     assert all(len(value) <= MAX_VALUE for value in written.values())
 

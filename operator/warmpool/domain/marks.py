@@ -28,7 +28,7 @@ class Marks:
     """What stands on one server."""
 
     pool: Ref | None = None
-    """The pool that it was ready for. None: it has never been ready, so no claim can have it."""
+    """The pool that its claim got it from."""
     claim: ClaimRef | None = None
     """Whose it is."""
     owner: VmUid | None = None
@@ -38,24 +38,26 @@ class Marks:
 UNMARKED: Final = Marks()
 
 
-def ready_for(pool: Ref) -> dict[str, str]:
-    """Metadata of a server that a claim may have from now on."""
-    return {META_POOL: str(pool)}
-
-
 def owned_by(vm: VmUid) -> dict[str, str]:
     """Metadata of a server that another WarmVM than its first one has now."""
     return {META_OWNER: vm}
 
 
-def claimed_by(claim: ClaimRef | None) -> dict[str, str]:
-    """Metadata of a server that is this claim's; None: nobody's any more."""
+def claimed_by(claim: ClaimRef, pool: Ref) -> dict[str, str]:
+    """Metadata of a server that this claim has got from a pool."""
     return {
-        META_CLAIM_UID: claim.uid if claim is not None else "",
-        META_CLAIM_NAMESPACE: claim.namespace if claim is not None else "",
-        META_CLAIM: claim.name if claim is not None else "",
-        META_REQUEST: claim.request if claim is not None else "",
+        META_POOL: str(pool),
+        META_CLAIM_UID: claim.uid,
+        META_CLAIM_NAMESPACE: claim.namespace,
+        META_CLAIM: claim.name,
+        META_REQUEST: claim.request,
     }
+
+
+FREE: Final[Mapping[str, str]] = dict.fromkeys(
+    (META_POOL, META_CLAIM_UID, META_CLAIM_NAMESPACE, META_CLAIM, META_REQUEST), ""
+)
+"""Metadata of a server that is nobody's any more."""
 
 
 def read_marks(metadata: object) -> Marks:

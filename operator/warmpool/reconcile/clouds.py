@@ -24,7 +24,7 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.facts import Pool
 from warmpool.domain.ids import Ref, ServerId, VmUid
-from warmpool.domain.marks import Marks, claimed_by, owned_by, ready_for
+from warmpool.domain.marks import FREE, Marks, claimed_by, owned_by
 from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
@@ -165,15 +165,15 @@ class CloudSession:
         self._seen.forget(server)
         self.found(replace(server, owner=owner, marks=replace(server.marks, owner=owner)))
 
-    async def mark_ready(self, server: Server, pool: Ref) -> None:
-        """Write on a server that a claim may have it from now on, and that none has it."""
-        await self.cloud.set_metadata(server.id, ready_for(pool) | claimed_by(None))
-        self._marked(server, replace(server.marks, pool=pool, claim=None))
+    async def mark_free(self, server: Server) -> None:
+        """Write on a server that it is nobody's any more."""
+        await self.cloud.set_metadata(server.id, FREE)
+        self._marked(server, replace(server.marks, pool=None, claim=None))
 
-    async def mark_claim(self, server: Server, claim: ClaimRef | None) -> None:
-        """Write on a server whose it is."""
-        await self.cloud.set_metadata(server.id, claimed_by(claim))
-        self._marked(server, replace(server.marks, claim=claim))
+    async def mark_claim(self, server: Server, claim: ClaimRef, pool: Ref) -> None:
+        """Write on a server whose it is, and which pool it is from."""
+        await self.cloud.set_metadata(server.id, claimed_by(claim, pool))
+        self._marked(server, replace(server.marks, pool=pool, claim=claim))
 
     def _marked(self, server: Server, marks: Marks) -> None:
         """What was written is seen at once, whenever a listing shows it."""

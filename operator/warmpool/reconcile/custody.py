@@ -18,7 +18,7 @@ from warmpool.api.names import (
     Reason,
     VmCondition,
 )
-from warmpool.api.v1alpha1.vm import OwnerPool, WarmVMSpec, WarmVMStatus
+from warmpool.api.v1alpha1.vm import ClaimRef, OwnerPool, WarmVMSpec, WarmVMStatus
 from warmpool.domain.cloud import Place, Server
 from warmpool.domain.errors import (
     CloudError,
@@ -100,7 +100,8 @@ class Custody:
         else:
             session.found(replace(seen, owner=vm.uid))
         if seen is not None and vm.retained:
-            text = f"Nova says that claim {_user(seen)} has it, and the API server does not"
+            user = _user(seen.marks.claim)
+            text = f"Nova says that claim {user} has it, and the API server does not"
             await self._say(vm, seen, place_of(seen, session), (Reason.HELD_FOR_CLAIM, text))
 
     async def _latest(self, vm: Vm) -> Vm:
@@ -123,8 +124,10 @@ class Custody:
         self._store.apply(Kind.WARM_VM, body)
         return read_vm(body)
 
-    async def adopt(self, pool: Pool, server: Server, session: CloudSession) -> None:
-        """Make a WarmVM for a server that was ready once and that none knows.
+    async def adopt(
+        self, pool: Pool, claim: ClaimRef, server: Server, session: CloudSession
+    ) -> None:
+        """Make a WarmVM for a server that a claim has and that none knows.
 
         Its name is the server's own, so that this can be begun again wherever it has ended.
 
@@ -134,16 +137,16 @@ class Custody:
         """
         place = place_of(server, session)
         ref = Ref(pool.ref.namespace, f"found-{server.id.lower()}")
-        body = _adopted(pool, ref, server, place)
+        body = _adopted(pool, ref, claim, provider_id(place.region, server.id), place)
         try:
             made = await self._cluster.create(Kind.WARM_VM, body)
         except (Conflict, ClusterOutcomeUnknown):
             made = await self._cluster.get(Kind.WARM_VM, ref)
         vm = read_vm(made)
         await session.adopt(server, vm.uid)
-        marked = server.marks.claim is not None
-        whose = f"claim {_user(server)} has it by Nova's word" if marked else "nobody's"
-        text = f"Nova has this server, which no WarmVM knew; it was ready, and is {whose}"
+        text = (
+            f"Nova has this server, which no WarmVM knew, and says that claim {_user(claim)} has it"
+        )
         await self._say(vm, server, place, (Reason.FOUND_IN_NOVA, text))
 
     async def _say(self, vm: Vm, server: Server, place: Place, why: tuple[Reason, str]) -> None:
@@ -179,15 +182,17 @@ class Custody:
         self._announcer.say(Event(Kind.WARM_VM, vm.ref, vm.uid, why[0], text, warning=True))
 
 
-def _adopted(pool: Pool, ref: Ref, server: Server, place: Place) -> dict[str, object]:
+def _adopted(
+    pool: Pool, ref: Ref, claim: ClaimRef, provider: str, place: Place
+) -> dict[str, object]:
     spec = WarmVMSpec(
         pool_ref=OwnerPool(name=pool.ref.name, uid=pool.uid),
-        claim_ref=server.marks.claim,
-        provider_id=provider_id(place.region, server.id),
+        claim_ref=claim,
+        provider_id=provider,
         reclaim_policy=pool.spec.reclaim_policy,
         retained=True,
     )
-    labels = {LABEL_POOL: pool.ref.name, **place_labels(place), **claim_labels(server.marks.claim)}
+    labels = {LABEL_POOL: pool.ref.name, **place_labels(place), **claim_labels(claim)}
     return {
         "apiVersion": API_VERSION,
         "kind": Kind.WARM_VM.value,
@@ -201,6 +206,5 @@ def _adopted(pool: Pool, ref: Ref, server: Server, place: Place) -> dict[str, ob
     }
 
 
-def _user(server: Server) -> str:
-    claim = server.marks.claim
+def _user(claim: ClaimRef | None) -> str:
     return f"{claim.namespace}/{claim.name} ({claim.uid})" if claim is not None else "-"

@@ -227,8 +227,8 @@ class Executor:
     async def make_ready(self, pool: Pool, vm: Vm, server: Server, session: CloudSession) -> None:
         """Probe a server, then write where it is and that it is ready, in this order.
 
-        Nova is told first that a claim may have it from now on, and that none has it: no server
-        that may be in use is ever taken for one that nobody needs, nor one for in use that is free.
+        If it was used, Nova is told first that it is nobody's any more: else it would be taken for
+        one that the API server has forgotten the claim of.
 
         Raises:
             ProbeFailed: it does not answer yet.
@@ -236,8 +236,8 @@ class Executor:
         if said := await self.ask(pool.spec.health, server):
             raise ProbeFailed(said)
         self._recorder.mark(vm.uid, Mark.REACHED)
-        if server.marks.pool is None or vm.dirty:
-            await session.mark_ready(server, pool.ref)
+        if vm.dirty:
+            await session.mark_free(server)
         place = place_of(server, session)
         body = await self._cluster.patch(
             Kind.WARM_VM,

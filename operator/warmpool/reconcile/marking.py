@@ -36,7 +36,11 @@ class Marking:
     def done(self) -> VmUid | None:
         """The one under way is over, and this VM is to be looked at next."""
         self._busy = False
-        first = next(iter(self._waiting), None)
+        return self.next()
+
+    def next(self) -> VmUid | None:
+        """The VM to be looked at now, if no mark is under way: one may need none any more."""
+        first = None if self._busy else next(iter(self._waiting), None)
         if first is not None:
             del self._waiting[first]
         return first

@@ -258,6 +258,8 @@ class PoolWorker:
         self._memory.mending = decided.mending
         for action in sorted(decided.actions, key=_goes_last):
             self._start(action, pool, session, tasks)
+        if (unmarked := self._marking.next()) is not None:
+            self.wake(unmarked)
         self._use(facts, session)
         written = await self._say(facts)
         if pool.deleting and not self._store.size(self._ref) and not self._memory.creating:
@@ -561,7 +563,8 @@ class PoolWorker:
             case Recover(vm=vm, server=server):
                 await do.recover(vm, server, place_of(server, session))
             case MarkClaimed(vm=vm, server=server):
-                await session.mark_claim(server, vm.claim)
+                if vm.claim is not None:
+                    await session.mark_claim(server, vm.claim, vm.pool)
             case Keep(vm=vm, server=server):
                 await self._custody.keep(vm, server, session)
             case Terminate(vm=vm):

@@ -5,8 +5,8 @@ gone. Such a server is deleted after two sightings at least a minute apart: an o
 watch has not shown yet must not cost a server its life. Servers without our installation's tag
 never come in here: a session does not list them.
 
-A server that was ready once is no leak: its WarmVM goes after it, not before. If the API server
-does not know it, it has forgotten it, and somebody may use it: it is adopted.
+A server that a claim has is no leak: its WarmVM goes after it, not before. If the API server does
+not know it, it has forgotten it, and somebody uses it: it is adopted.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ import logging
 from typing import Final
 
 from warmpool.api.names import Kind
+from warmpool.api.v1alpha1.vm import ClaimRef
 from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.errors import CloudError, ClusterError, WentBack
-from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.domain.ids import ServerId, VmUid
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import Clouds, CloudSession
@@ -96,22 +97,23 @@ class Sweeper:
             seen = await self._still_ours(server, session)
             if seen is None:
                 return
-            if seen.marks.pool is not None:
-                await self._adopt(seen.marks.pool, seen, session)
+            if seen.marks.claim is not None:
+                await self._adopt(seen.marks.claim, seen, session)
             else:
                 await self._delete(seen, session)
         except (CloudError, ClusterError) as error:
             log.info("server %s: %s", server.id, error)
 
-    async def _adopt(self, ref: Ref, server: Server, session: CloudSession) -> None:
-        pool = self._store.pool(ref)
+    async def _adopt(self, claim: ClaimRef, server: Server, session: CloudSession) -> None:
+        ref = server.marks.pool
+        pool = self._store.pool(ref) if ref is not None else None
         if pool is not None:
-            await self._custody.adopt(pool, server, session)
+            await self._custody.adopt(pool, claim, server, session)
             return
         log.warning(
-            "server %s (%s) was ready for pool %s, and neither its WarmVM nor that pool are there:"
-            " it is left alone. Create the pool again, or delete the server in Nova",
-            *(server.id, server.name, ref),
+            "server %s (%s) is claim %s/%s's, from pool %s, and neither WarmVM nor pool are"
+            " there: it is left alone. Create the pool again, or delete the server in Nova",
+            *(server.id, server.name, claim.namespace, claim.name, ref),
         )
 
     async def _delete(self, server: Server, session: CloudSession) -> None:
