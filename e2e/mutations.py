@@ -57,7 +57,8 @@ UNCONDITIONAL: Final = """\
     async def delete"""
 
 MUTATIONS: Final[dict[str, Mutation]] = {
-    # Whoever writes the ledger replaces what stands there, of whatever epoch it is.
+    # Whoever writes the ledger replaces what stands there, of whatever epoch it is, and the API
+    # server has no rule against it either.
     "epoch": Mutation(
         (
             Change(
@@ -70,6 +71,11 @@ MUTATIONS: Final[dict[str, Mutation]] = {
                 "manifests/rbac.yaml",
                 "verbs: [get, create, update]\n  - apiGroups: [coord",
                 "verbs: [get, create, update, patch]\n  - apiGroups: [coord",
+            ),
+            Change(
+                "crds/bindingledgers.yaml",
+                "- rule: self.epoch >= oldSelf.epoch",
+                "- rule: self.epoch >= 0",
             ),
         ),
         r"I7: r\d+ of the ledger|r\d+ BindingLedger",
