@@ -54,7 +54,7 @@ HOLD: Final = 1.5
 STEADY: Final = 3.0
 """Seconds of load between two failovers, once everybody is there."""
 
-CALM: Final = 0.7
+CALM: Final = 1.5
 """Seconds that no claim has waited for when the next failover begins."""
 
 IDLE: Final = 60.0
