@@ -34,6 +34,12 @@ class Command:
             str((proc / "cwd").readlink()),
         )
 
+    def start(self) -> int:
+        """Start it in a session of its own; its process id. It outlives us, so nobody waits."""
+        silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+        argv = ["env", "-C", self.folder, *self.argv]
+        return os.posix_spawnp("env", argv, self.environ, setsid=True, file_actions=silent)
+
 
 def _items(file: Path) -> list[str]:
     return [item.decode() for item in file.read_bytes().split(b"\0") if item]
@@ -77,16 +83,8 @@ class Lab:
     def revive_computes(self) -> None:
         """Start what was killed again, as it was started."""
         for file, command in self._killed.items():
-            process = subprocess.Popen(
-                command.argv,
-                env=command.environ,
-                cwd=command.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            Path(file).write_text(f"{process.pid} {_start_time(process.pid)}\n")
+            pid = command.start()
+            Path(file).write_text(f"{pid} {_start_time(pid)}\n")
         self._killed.clear()
 
     def mend(self) -> None:
