@@ -87,3 +87,15 @@ async def test_zones_are_worked_in_parallel() -> None:
         took = await lab.until(lambda: lab.is_even(pool, 12))
         assert took < 4
         assert Counter(vm["status"]["zone"] for vm in lab.free()) == Counter(az1=6, az2=6)
+
+
+async def test_group_hint() -> None:
+    """VMs of one hint are members of one server group: no two of them on a hypervisor."""
+    async with Lab() as lab:
+        template = {"flavor": "m1.micro", "image": "debian-13", "groupHint": "es-brain"}
+        pool = lab.pool(replicas=6, template=template)
+        await lab.until(lambda: lab.is_even(pool, 6))
+        assert len({server.host for server in lab.servers()}) == 6
+        [group] = lab.nova.world.groups.values()
+        assert group.policy == "anti-affinity"
+        assert sorted(group.members) == sorted(server.id for server in lab.servers())
