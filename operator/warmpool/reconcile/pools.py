@@ -48,6 +48,8 @@ from warmpool.domain.errors import (
     Conflict,
     CredentialsRefused,
     DependencyMissing,
+    Forbidden,
+    Invalid,
     NotFound,
     OutcomeUnknown,
     RequestRejected,
@@ -147,8 +149,8 @@ class _Memory:
     rebuilt: dict[VmUid, tuple[datetime, float]] = field(default_factory=dict)
     bucket: pace.Bucket | None = None
     status_at: datetime | None = None
-    no_deletes_until: datetime | None = None
-    """The API server failed us: a plan would delete the same VM again at once."""
+    pause_until: datetime | None = None
+    """The API server failed us: a plan would have the same made or deleted again at once."""
 
 
 class PoolWorker:
@@ -270,7 +272,7 @@ class PoolWorker:
             self._views.alarm,
             written,
             self._recipe.due,
-            memory.no_deletes_until,
+            memory.pause_until,
         )
         return min((t for t in times if t is not None), default=None)
 
@@ -317,8 +319,8 @@ class PoolWorker:
     ) -> PoolFacts:
         memory, now = self._memory, self._clock.now()
         self._setbacks.heed(pool.spec)
-        if memory.no_deletes_until is not None and memory.no_deletes_until <= now:
-            memory.no_deletes_until = None
+        if memory.pause_until is not None and memory.pause_until <= now:
+            memory.pause_until = None
         self._fill_bucket(pool, now)
         refill, bucket = pool.spec.refill, memory.bucket
         paced = refill is not None and bucket is not None
@@ -402,14 +404,14 @@ class PoolWorker:
         """Mark an action as under way and let it run."""
         memory = self._memory
         if isinstance(action, CreateVm):
-            if session is None:
+            if session is None or memory.pause_until is not None:
                 return
             self._start_build(action, pool, session, tasks)
             return
         if session is None and not isinstance(action, Discard | Release | Sicken | Preserve):
             return
         if isinstance(action, Discard) and (
-            memory.no_deletes_until is not None or not self._store.withhold(action.vm.uid)
+            memory.pause_until is not None or not self._store.withhold(action.vm.uid)
         ):
             return
         if isinstance(action, Keep):
@@ -432,9 +434,7 @@ class PoolWorker:
         try:
             vm = await self._executor.create_vm(pool, ref, build)
         except ClusterError as error:
-            log.warning("pool %s cannot create a WarmVM: %s", self._ref, error)
-            self._setbacks.refused("", Reason.INVALID_SPEC, str(error))
-            self._surveyor.broken(ref)
+            self._not_created(ref, error)
             return
         else:
             self._memory.busy.add(vm.uid)
@@ -443,6 +443,15 @@ class PoolWorker:
             del self._memory.creating[ref]
             self.wake()
         await self._guarded(vm, self._post(vm, session), builds=True)
+
+    def _not_created(self, ref: Ref, error: ClusterError) -> None:
+        """A WarmVM could not be written. Only what is refused has its cause in what was written."""
+        log.warning("pool %s cannot create a WarmVM: %s", self._ref, error)
+        self._surveyor.broken(ref)
+        if isinstance(error, Invalid | Forbidden):
+            self._setbacks.refused("", Reason.INVALID_SPEC, str(error))
+        else:
+            self._memory.pause_until = self._clock.now() + CLUSTER_RETRY
 
     async def _post(self, vm: Vm, session: CloudSession) -> None:
         spec = self._recipe.spec_for(vm)
@@ -592,7 +601,7 @@ class PoolWorker:
         except ClusterError as error:
             log.warning("VM %s: %s", vm.ref, error)
             self._again(vm, CLUSTER_RETRY, timedelta(seconds=10))
-            self._memory.no_deletes_until = self._clock.now() + CLUSTER_RETRY
+            self._memory.pause_until = self._clock.now() + CLUSTER_RETRY
         else:
             if not isinstance(self._store.vm(uid), Vm):
                 self._memory.retries.pop(uid, None)
