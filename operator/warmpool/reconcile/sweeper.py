@@ -117,10 +117,9 @@ class Sweeper:
         )
 
     async def _delete(self, server: Server, session: CloudSession) -> None:
+        """Ask for its end. It is seen, and asked for again, until Nova has none."""
         log.warning("server %s (%s) belongs to no WarmVM: deleting it", server.id, server.name)
         await session.cloud.delete(server.id)
-        if server.owner is not None and self._store.vm(server.owner) is None:
-            session.gone(server.owner)
 
     async def _still_ours(self, server: Server, session: CloudSession) -> Server | None:
         """The server, if Nova, asked now, has it with our mark: listings may be behind."""

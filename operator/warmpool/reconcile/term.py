@@ -25,6 +25,7 @@ from warmpool.reconcile.fence import Fenced, FencedCloud
 from warmpool.reconcile.keeper import Keeper
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.lookback import LookBack
+from warmpool.reconcile.orphans import Orphans
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Emit, Recorder, unheard
 from warmpool.reconcile.store import Change, Store
@@ -166,6 +167,7 @@ class _Term:
             confirm=ledger.confirm,
         )
         self._sweeper = Sweeper(world.store, self._clouds, world.clock, self._custody)
+        self._orphans = Orphans(world.store, fenced, world.clock)
 
     async def run(self) -> None:
         if self._ledger.look_back and self._look_back.over_everywhere:
@@ -177,6 +179,7 @@ class _Term:
             "keeper": self._keeper.run,
             "events": self._announcer.run,
             "sweeper": self._sweeper.run,
+            "orphans": self._orphans.run,
         }
         try:
             async with asyncio.TaskGroup() as tasks:
