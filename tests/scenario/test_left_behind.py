@@ -3,7 +3,7 @@
 import pytest
 
 from builders import a_pool, a_pool_body
-from lab import HERE, SPACE, Lab
+from lab import HERE, SECRET, SPACE, Lab
 from warmpool.api.names import Kind
 from warmpool.domain.actions import CreateVm
 from warmpool.domain.ids import Ref
@@ -64,3 +64,26 @@ async def test_a_leaked_server_is_deleted_until_nova_has_none() -> None:
         lab.arm(DeleteFault(effect="ignored", count=2))
         await lab.until(lambda: len(lab.servers()) == 1, SWEEP_AFTER + 5 * SWEEP_EVERY)
         assert lab.is_even(pool, 1)
+
+
+async def test_a_secret_that_is_missing_is_asked_for_now_and_then() -> None:
+    """However often something wakes the pool: it may have thousands of VMs."""
+    async with Lab() as lab:
+        text = lab.cluster.secrets.pop(SECRET)
+        asked = 0
+        secret = lab.cluster.secret
+
+        async def count(ref: Ref) -> object:
+            nonlocal asked
+            asked += 1
+            return await secret(ref)
+
+        lab.cluster.secret = count  # type: ignore[assignment,method-assign]
+        pool = lab.pool(replicas=1)
+        for replicas in range(2, 62):
+            await lab.change(pool, replicas=replicas)
+            await lab.always(lambda: True, 1)
+        assert asked <= 15
+        lab.cluster.secrets[SECRET] = text
+        await lab.change(pool, replicas=2)
+        await lab.until(lambda: lab.is_even(pool, 2), within=20)

@@ -60,6 +60,9 @@ POLLED_WITHIN: Final = 600.0
 """Seconds within which a session has polled once: a complete listing of a large cloud takes many
 pages, and each may take 90."""
 
+SECRET_AGAIN: Final = 5.0
+"""Seconds after which a Secret is read again that was missing, or of no use."""
+
 CLOUDS_YAML: Final = "clouds.yaml"
 
 Wake = Callable[[Iterable[VmUid]], None]
@@ -378,7 +381,10 @@ class Clouds:
         self._wake_pool = wake_pool
         self._nudge = nudge
         self._sessions: dict[SessionKey, CloudSession] = {}
-        self._texts: dict[SessionKey, tuple[str, float]] = {}
+        self._texts: dict[SessionKey, str] = {}
+        self._wrong: dict[SessionKey, Problem] = {}
+        """What is wrong with Secrets, as they were read last."""
+        self._read_at: dict[SessionKey, float] = {}
         self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -396,19 +402,27 @@ class Clouds:
             Ref(pool.ref.namespace, pool.spec.cloud_ref.secret_name), pool.spec.cloud_ref.cloud
         )
         now = self._clock.monotonic()
-        text, read_at = self._texts.get(key, ("", float("-inf")))
-        session = self._sessions.get(key)
-        if session is not None and now - read_at < SECRET_EVERY and session.problem is None:
-            return session
+        held = self._wrong.get(key) or self._sessions.get(key)
+        is_well = isinstance(held, CloudSession) and held.problem is None
+        age = now - self._read_at.get(key, float("-inf"))
+        if held is not None and age < (SECRET_EVERY if is_well else SECRET_AGAIN):
+            return held
         fresh = await self._read(key.secret)
-        if isinstance(fresh, Problem):
-            return fresh
-        # While the Secret was read, another pool of the same cloud may have opened it.
-        session, (text, _) = self._sessions.get(key), self._texts.get(key, ("", now))
-        self._texts[key] = (fresh, now)
-        if session is not None and fresh == text:
+        self._read_at[key] = now
+        found = fresh if isinstance(fresh, Problem) else self._renewed(key, fresh)
+        if isinstance(found, Problem):
+            self._wrong[key] = found
+        else:
+            self._wrong.pop(key, None)
+        return found
+
+    def _renewed(self, key: SessionKey, text: str) -> CloudSession | Problem:
+        """The session of this text, which may have been opened while the Secret was read."""
+        session = self._sessions.get(key)
+        if session is not None and self._texts.get(key) == text:
             return session
-        return self._start(key, fresh)
+        self._texts[key] = text
+        return self._start(key, text)
 
     async def _read(self, secret: Ref) -> str | Problem:
         try:
