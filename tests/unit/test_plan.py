@@ -53,11 +53,11 @@ from warmpool.domain.pools import (
     Survey,
     VmView,
 )
-from warmpool.planning.oversize import is_bare
 from warmpool.planning.plan import look_back, plan
 from warmpool.planning.sizing import (
     counts_for_size,
     in_flight,
+    is_bare,
     members,
     servers,
     unclaimed,

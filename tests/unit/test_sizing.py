@@ -28,8 +28,7 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Vm
 from warmpool.domain.pools import Hold, PoolFacts, VmView
 from warmpool.planning.filling import to_build
-from warmpool.planning.oversize import oversized, room
-from warmpool.planning.sizing import most_crowded, surplus, to_create, unclaimed
+from warmpool.planning.sizing import most_crowded, room, surplus, to_create, unclaimed
 
 
 def held(*zones: str) -> Mapping[str, Hold]:
@@ -203,22 +202,24 @@ def bare(number: int, **fields: Any) -> VmView:
     return a_view(a_vm(number, Phase.PENDING, created=after(number)), **fields)
 
 
-def test_of_more_vms_than_max_size_the_youngest_without_a_server_go() -> None:
+def test_of_more_vms_than_max_size_the_youngest_go_and_a_busy_one_is_waited_for() -> None:
+    """None goes in its stead, and none of the others is given a server meanwhile."""
     vms = [claimed(1), claimed(2), ready(3), building(4), bare(5), bare(6), bare(7, busy=True)]
     facts = some_facts(*vms, replicas=5, max_size=5)
-    assert [vm.uid for vm in oversized(facts)] == ["vm-6", "vm-5"]
+    assert [vm.uid for vm in surplus(facts)] == ["vm-6"]
+    assert room(facts) == 0
 
 
 @pytest.mark.parametrize("most", [None, 3])
 def test_no_more_vms_than_max_size_are_none_too_many(most: int | None) -> None:
     facts = some_facts(claimed(1), ready(2), bare(3), replicas=2, max_size=most)
-    assert oversized(facts) == []
+    assert surplus(facts) == []
     assert room(facts) is None
 
 
 def test_servers_that_are_going_leave_no_room_for_those_of_builds_yet() -> None:
     facts = some_facts(a_view(leaving(1)), ready(2), bare(3), bare(4), replicas=3, max_size=3)
-    assert oversized(facts) == []
+    assert surplus(facts) == []
     assert room(facts) == 1
 
 

@@ -20,8 +20,7 @@ from warmpool.planning.grouping import Turns
 from warmpool.planning.health import may_give_up
 from warmpool.planning.lifecycle import WAIT, Rules, Step, next_step
 from warmpool.planning.mending import mend
-from warmpool.planning.oversize import oversized, room
-from warmpool.planning.sizing import surplus
+from warmpool.planning.sizing import room, surplus
 from warmpool.planning.turnover import turnover
 
 
@@ -51,10 +50,8 @@ def _leaving(facts: PoolFacts, stepping: list[Action]) -> tuple[list[Discard], P
         return [], left
     too_many = [Discard(vm, Reason.SHRINKING) for vm in surplus(left) if vm.uid not in in_hand]
     left = _without(left, too_many)
-    beyond = [Discard(vm, Reason.SHRINKING) for vm in oversized(left)]
-    left = _without(left, beyond)
     newer = turnover(left, in_hand)
-    return too_many + beyond + newer, _without(left, newer)
+    return too_many + newer, _without(left, newer)
 
 
 def _without(facts: PoolFacts, discards: list[Discard]) -> PoolFacts:

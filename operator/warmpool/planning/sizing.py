@@ -9,7 +9,7 @@ from warmpool.api.names import Phase
 from warmpool.api.v1alpha1.pool import ScaleDown
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref
-from warmpool.domain.pools import UNDER_WAY, PoolFacts, counts_for_size, is_sick
+from warmpool.domain.pools import UNDER_WAY, PoolFacts, VmView, counts_for_size, is_sick
 from warmpool.planning.crowd import Crowd
 from warmpool.planning.layout import ready_layout
 
@@ -56,6 +56,26 @@ def excess(facts: PoolFacts) -> int:
     if most is not None:
         wanted = min(wanted, max(0, most - facts.tally["claimed",]))
     return max(0, unclaimed(facts) - wanted)
+
+
+def room(facts: PoolFacts) -> int | None:
+    """How many of the VMs that have no server may be given one now. None: all of them.
+
+    There may be more VMs than `maxSize`: what a former leader was about to create and arrives late,
+    nobody has counted. An object costs nothing, and goes as surplus; what `maxSize` bounds are
+    servers, and those on their way out are there until Nova says that they are gone.
+    """
+    most = facts.pool.spec.max_size
+    if most is None or servers(facts) <= most:
+        return None
+    return max(0, sum(map(is_bare, facts.vms)) - (servers(facts) - most))
+
+
+def is_bare(view: VmView) -> bool:
+    """Nobody's, without a server as far as is known, and nobody asks for one at this moment."""
+    vm = view.vm
+    known = view.server is not None or vm.server is not None
+    return counts_for_size(view) and vm.phase in UNDER_WAY and not (known or view.busy)
 
 
 def surge(facts: PoolFacts) -> int:
