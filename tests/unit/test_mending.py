@@ -71,6 +71,25 @@ def test_when_it_is_ready_one_of_the_crowd_goes() -> None:
 SHRINKING = Reason.SHRINKING
 
 
+def test_a_zone_with_fewer_vms_does_not_draw_the_build_away_from_where_it_helps() -> None:
+    """One more is as good in any rack. One more in r3 and one less in r1 would put racks askew.
+
+    A pool with two racks in one zone and one in the other stayed askew for good.
+    """
+    held = {1: 1, 2: 4, 3: 4, 4: 1, 5: 3, 6: 2}
+    spots = {n: {"rack": f"r{(n + 1) // 2}", "zone": "az2" if n > 4 else "az1"} for n in held}
+    hosts = [n for n, vms in held.items() for _ in range(vms)]
+    facts = some_facts(
+        *(at(number, n, **spots[n]) for number, n in enumerate(hosts)),
+        replicas=15,
+        availability_zones=["az1", "az2"],
+        spread=[SKEW, {"domain": "hypervisor", "maxSkew": 1}],
+        survey=a_survey(*(a_site(n, **spots[n]) for n in held)),
+    )
+    assert mend(facts)[0] == (CreateVm("az1", "h1"),)
+    assert balance(facts)[1] is Reason.MENDING
+
+
 def test_one_build_too_many_of_a_pool_within_its_rules_is_given_up_as_ever() -> None:
     young = a_view(a_vm(3, Phase.BUILDING, aim="h2"))
     facts = some_facts(

@@ -39,10 +39,23 @@ def builds(facts: PoolFacts, layout: Layout, number: int) -> list[CreateVm]:
     """The next builds, at most so many. The layout has them all afterwards."""
     if facts.survey.sites is None:
         return list(_by_zone(facts, layout, number))
+    return [aimed_at(facts, place) for place in _racks(facts, layout).take(number)]
+
+
+def candidates(facts: PoolFacts, layout: Layout) -> list[Place]:
+    """Where one build more could go, the best of each rack: first the one that `builds` takes."""
+    return _racks(facts, layout).heads()
+
+
+def aimed_at(facts: PoolFacts, place: Place) -> CreateVm:
+    """A build at a place."""
+    return CreateVm(place.zone if facts.zones != [""] else "", place.hypervisor)
+
+
+def _racks(facts: PoolFacts, layout: Layout) -> "_Racks":
     named = facts.zones != [""]
     zones = {zone: facts.tally["zone", zone] for zone in facts.zones} if named else {}
-    racks = _Racks(open_sites(facts), layout, zones)
-    return [CreateVm(place.zone if named else "", place.hypervisor) for place in racks.take(number)]
+    return _Racks(open_sites(facts), layout, zones)
 
 
 def _by_zone(facts: PoolFacts, layout: Layout, number: int) -> Iterator[CreateVm]:
@@ -85,6 +98,11 @@ class _Racks:
             if best is None:
                 return
             yield self._place_in((best[-2], best[-1]))
+
+    def heads(self) -> list[Place]:
+        """The place that each rack has next, the best first."""
+        keys = sorted(filter(None, map(self._key, self._racks)))
+        return [self._racks[key[-2], key[-1]][0][-1] for key in keys]
 
     def _key(self, rack: tuple[str, str]) -> Key | None:
         """Smaller is built in first. None: no VM may be built there."""

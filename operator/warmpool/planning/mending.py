@@ -4,12 +4,15 @@ While the one is built there is a surge of one (`sizing.surge`); what leaves the
 the rules are broken the least (`sizing.leavers`).
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
+from warmpool.api.v1alpha1.base import DomainName
 from warmpool.domain.actions import CreateVm
 from warmpool.domain.cloud import Place
 from warmpool.domain.pools import Mending, PoolFacts
+from warmpool.planning.aiming import aimed_at, candidates
 from warmpool.planning.filling import fills, stop
 from warmpool.planning.layout import HERE, Layout, layout_of
 from warmpool.planning.sizing import unclaimed, under_way
@@ -55,12 +58,29 @@ def _at_rest(facts: PoolFacts) -> bool:
 def better(facts: PoolFacts, layout: Layout) -> CreateVm | None:
     """A build after which, when another VM has left, the rules are broken less.
 
-    Where Nova chooses the host nobody knows, and it is worth a try.
+    What is best to add and what is best to take away are looked for together: a place that is as
+    good as another for one VM more may be the worse one as soon as one has left. Where Nova chooses
+    the host nobody knows, and it is worth a try.
     """
-    thought = layout.copied()
-    build = fills(facts, thought)
-    if build is None or facts.survey.sites is None:
-        return build
-    places = {Place("", *mark[1:]) for mark, n in facts.tally.items() if mark[0] == HERE and n > 0}
-    after = min((thought.cost_after(place, -1) for place in places), default=0)
-    return build if after < layout.cost() else None
+    if facts.survey.sites is None:
+        return fills(facts, layout.copied())
+    held = [Place("", *mark[1:]) for mark, n in facts.tally.items() if mark[0] == HERE and n > 0]
+    cost, best = layout.cost(), None
+    for place in candidates(facts, layout):
+        thought = layout.copied()
+        thought.shift(place, 1)
+        after = min((thought.cost_after(crowd, -1) for crowd in _fullest(held, thought)), default=0)
+        if after < cost:
+            cost, best = after, place
+    return None if best is None else aimed_at(facts, best)
+
+
+def _fullest(places: Iterable[Place], layout: Layout) -> Iterable[Place]:
+    """The fullest of each rack: a VM of it costs no more than of another there."""
+    counts = layout.counts[DomainName.HYPERVISOR]
+    best: dict[tuple[str, str], Place] = {}
+    for place in places:
+        held = best.setdefault((place.zone, place.rack), place)
+        if counts[place.hypervisor] > counts[held.hypervisor]:
+            best[place.zone, place.rack] = place
+    return best.values()
