@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
-	chaos-kill chaos storm bench-claims bench-failover bench-fill bench-placement bench-poll crds lock clean
+	chaos-kill chaos soak storm bench-claims bench-failover bench-fill bench-placement bench-poll crds lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,7 +66,7 @@ integration: $(READY) ## against a real kube-apiserver and etcd
 	@$(BIN)/pytest -q -m integration tests/contract
 
 e2e: $(READY) ## journeys of the whole operator, on the local control plane and the simulator
-	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py
+	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py --ignore=e2e/test_soak.py
 
 e2e-kind: $(READY) ## the journeys on a kind cluster; exits 3 where there is no container engine
 	@exec e2e/kind.sh $(BIN)/pytest
@@ -85,12 +85,15 @@ chaos-brief: $(READY) ## a minute and a half of it
 chaos-mutations: $(READY) ## the chaos run must fail once a piece of the operator is taken away
 	@$(BIN)/python e2e/mutations.py
 
+soak: $(READY) ## pools left alone with a cloud that misbehaves: MINUTES=30 SEED=7, see docs/testing.md
+	@$(BIN)/pytest -q -s -o faulthandler_timeout=0 e2e/test_soak.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
 storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
 	@$(BIN)/pytest -q -s e2e/test_claims_storm.py
 
 e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names; LAB=pid-files: it may be broken
 	@test -n "$${OS_CLOUD:-}" || { echo "set OS_CLOUD to a cloud of your clouds.yaml"; exit 2; }
-	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py --cloud "$$OS_CLOUD" $(if $(LAB),--lab '$(LAB)')
+	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py --ignore=e2e/test_soak.py --cloud "$$OS_CLOUD" $(if $(LAB),--lab '$(LAB)')
 
 bench-claims: $(READY) ## latency of claims against their bare cost
 	@$(BIN)/python benchmarks/bench_claims.py
