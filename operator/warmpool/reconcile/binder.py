@@ -212,7 +212,7 @@ class Binder:
         for search in decided.searches:
             tasks.create_task(self._search(search))
         self._want(decided.wanted)
-        due = self._is_drop_due() or not self._ledger.due_in()
+        due = self._is_drop_due() or self._ledger.due_in() < TICK
         if decided.bindings or self._removals.waiting() or due:
             await self._commit(decided.bindings)
         for entry in decided.bindings:
