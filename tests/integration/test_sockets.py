@@ -5,7 +5,7 @@ import socket
 import pytest
 from aiohttp.connector import AddrInfoType
 
-from warmpool.effects.kube import Credentials
+from warmpool.effects.kube import WARM, Credentials, KubeCluster
 from warmpool.effects.sockets import Sockets
 from warmpool.tools.controlplane import ControlPlane
 
@@ -40,3 +40,13 @@ async def test_a_connection_that_says_goodbye_is_waited_for(control_plane: Contr
     assert [one.fileno() < 0 for one in sockets.all] == [False]
     await sockets.hang_up()
     assert [one.fileno() < 0 for one in sockets.all] == [True]
+
+
+async def test_connections_that_are_open_are_used_again(control_plane: ControlPlane) -> None:
+    cluster = KubeCluster(await Credentials.load(str(control_plane.kubeconfig)), "default")
+    sockets = cluster._sockets = Remembered()
+    async with cluster:
+        await cluster.warm()
+        assert len(sockets.all) == WARM
+        await cluster.warm()
+        assert len(sockets.all) == WARM

@@ -184,6 +184,7 @@ class Replica:
                     telling=self._telling,
                 )
                 tasks.create_task(self._candidate.run(), name="candidate")
+                tasks.create_task(cluster.keep_warm(), name="connections")
 
     async def _watch(self, login: Credentials, comparer: Comparer, stop: asyncio.Event) -> None:
         post = at_once if self._own_loop else into(asyncio.get_running_loop())
