@@ -1,0 +1,161 @@
+"""A burst of claims is answered first; what can wait until then, does."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from warmpool.api.names import Kind, Phase
+from warmpool.domain.errors import NotFound
+from warmpool.domain.ids import InstallationId, Ref
+from warmpool.ports.cluster import Body, PatchOp
+from warmpool.reconcile.binder import FEW, PUBLISH_AT_ONCE, Binder
+from warmpool.reconcile.events import Announcer
+from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.recorder import Recorder, unheard
+from warmpool.reconcile.store import Store
+
+pytestmark = pytest.mark.looptime
+
+STATUS = 0.03
+"""Seconds that the API server takes for the status of a claim; other writes take no time."""
+
+
+class LoopClock:
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Written:
+    """An API server that takes down in which order it was written to."""
+
+    def __init__(self) -> None:
+        self.order: list[Kind] = []
+        self.answered_at_commit: list[int] = []
+        self.version = 1000
+
+    def _meta(self, name: str) -> dict[str, Any]:
+        self.version += 1
+        return meta(name, self.version)
+
+    async def get(self, _kind: Kind, ref: Ref) -> Body:
+        raise NotFound(f"{ref} is not there")
+
+    async def create(self, _kind: Kind, body: Body) -> Body:
+        return {**body, "metadata": self._meta("bindings")}
+
+    async def replace(self, _kind: Kind, body: Body) -> Body:
+        self.answered_at_commit.append(Counter(self.order)[Kind.VM_CLAIM])
+        return {**body, "metadata": self._meta("bindings")}
+
+    async def event(self, namespace: str, body: Body) -> None: ...
+
+    async def patch(
+        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+    ) -> Body:
+        if not status:
+            self.order.append(kind)
+            of = next(op["value"] for op in ops if op["path"] == "/spec/claimRef")
+            return vm(self._meta(ref.name), claimRef=of)
+        await asyncio.sleep(STATUS)
+        self.order.append(kind)
+        return claim(self._meta(ref.name), 1, status=ops[-1]["value"])
+
+
+def meta(name: str, version: int) -> dict[str, Any]:
+    return {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
+
+
+def vm(metadata: Body, **spec: Any) -> Body:
+    return {
+        "metadata": metadata,
+        "spec": {"poolRef": {"name": "data", "uid": "p"}, **spec},
+        "status": {"phase": Phase.READY.value, "serverID": f"s-{metadata['name']}"},
+    }
+
+
+def claim(metadata: Body, vms: int, **rest: Any) -> Body:
+    requests = [{"name": "r", "pool": {"name": "data"}, "count": vms}]
+    return {"metadata": metadata, "spec": {"requests": requests}, **rest}
+
+
+def a_store(vms: int) -> Store:
+    store = Store()
+    template = {"flavor": "f", "image": "i"}
+    cloud = {"secretName": "s", "cloud": "c"}
+    spec = {"replicas": vms, "cloudRef": cloud, "template": template}
+    store.apply(Kind.WARM_POOL, {"metadata": meta("data", 1), "spec": spec})
+    for number in range(vms):
+        store.apply(Kind.WARM_VM, vm(meta(f"vm-{number}", 2 + number)))
+    return store
+
+
+def ask(store: Store, count: int, *, vms: int, first: int = 0) -> None:
+    """So many claims of so many VMs each."""
+    for number in range(first, first + count):
+        store.apply(Kind.VM_CLAIM, claim(meta(f"claim-{number}", 500 + number), vms))
+
+
+@contextlib.asynccontextmanager
+async def serving(store: Store, cluster: Any) -> AsyncIterator[None]:
+    clock = LoopClock()
+    ledger = Ledger(
+        cluster, clock, namespace="ns", holder="me", new_installation=lambda: InstallationId("i")
+    )
+    await ledger.take_over()
+    binder = Binder(
+        store,
+        ledger,
+        cluster,
+        clock,
+        announcer=Announcer(cluster, clock, "me"),
+        want=lambda _: None,
+        recorder=Recorder(store, clock, unheard),
+        waits=lambda _: False,
+    )
+    store.listen(lambda _: binder.wake())
+    running = asyncio.ensure_future(binder.run(lambda: None))
+    try:
+        yield
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_vms_of_a_few_large_claims_are_settled_when_all_have_their_answer() -> None:
+    """What counts is what there is to settle: 20 claims of 15 VMs are 300 writes."""
+    store, cluster = a_store(100), Written()
+    ask(store, 20, vms=5)
+    async with serving(store, cluster):
+        await asyncio.sleep(2)
+    assert cluster.order == [Kind.VM_CLAIM] * 20 + [Kind.WARM_VM] * 100
+
+
+async def test_vms_of_a_claim_that_comes_alone_are_settled_at_once() -> None:
+    store, cluster = a_store(5), Written()
+    ask(store, 1, vms=5)
+    async with serving(store, cluster):
+        await asyncio.sleep(STATUS + 0.01)
+        assert cluster.order == [Kind.VM_CLAIM] + [Kind.WARM_VM] * 5
+
+
+async def test_claims_gather_while_many_are_being_answered_and_no_longer() -> None:
+    """The next write of the ledger is there when the last of them have their answers."""
+    store, cluster = a_store(100), Written()
+    many = 3 * PUBLISH_AT_ONCE
+    ask(store, many, vms=1)
+    async with serving(store, cluster):
+        await asyncio.sleep(0.001)
+        ask(store, 5, vms=1, first=many)
+        await asyncio.sleep(1)
+    first, second = cluster.answered_at_commit[:2]
+    assert first == 0
+    assert many - FEW <= second < many
