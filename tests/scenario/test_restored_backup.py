@@ -5,16 +5,18 @@ the moment of the loss keeps it, as it is, whatever users and the operator do af
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from doubles.cluster import Backup, FakeCluster
 from lab import Lab
 from warmpool.api.names import Kind, Reason
-from warmpool.domain.errors import ClusterUnavailable, WentBack
+from warmpool.domain.errors import ClusterUnavailable, TestFailed, WentBack
 from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.sweeper import CONDEMN_AFTER, SWEEP_EVERY
@@ -209,6 +211,44 @@ async def test_a_binding_in_flight_that_was_over_long_ago_is_not_carried_out_aga
         await asyncio.sleep(SWEPT)
         loss.check(lab)
         assert held(vm_of(lab, *loss.users)) == Reason.HELD_FOR_CLAIM
+
+
+async def test_a_binding_in_flight_is_carried_out_although_nobody_led_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The former leader's publication may be on its way, however long nobody has led by the clock.
+
+    It was taken back, and its VM given to whoever came next: both claims had it.
+    """
+    async with Lab() as lab:
+        pool = lab.pool(replicas=1, maxSize=1)
+        await lab.until(lambda: lab.is_even(pool, 1))
+        patch = lab.cluster.patch
+        late: list[tuple[Any, ...]] = []
+        with monkeypatch.context() as patched:
+
+            async def frozen(kind: Kind, ref: Ref, ops: Sequence[PatchOp], **how: bool) -> Body:
+                if kind is Kind.VM_CLAIM:
+                    late.append((kind, ref, ops, how))
+                    await asyncio.Event().wait()
+                return await patch(kind, ref, ops, **how)
+
+            patched.setattr(lab.cluster, "patch", frozen)
+            first = lab.claim("first", 1, onUnsatisfied="Wait", timeout="1h")
+            await lab.until(lambda: late)
+            await lab.stop()
+        second = lab.claim("second", 1, onUnsatisfied="Wait", timeout="1h", priority=10)
+        await asyncio.sleep(AWAY)
+        kind, ref, ops, how = late[0]
+        lab.start()
+        await asyncio.sleep(2)
+        with contextlib.suppress(TestFailed):
+            await patch(kind, ref, ops, **how)
+        await lab.until(lambda: lab.bound(first))
+        await asyncio.sleep(SWEPT)
+        assert lab.bound(first)
+        assert not lab.bound(second)
+        assert len(users(lab)) == 1
 
 
 def without_claims(cluster: FakeCluster) -> Callable[..., Awaitable[Body]]:

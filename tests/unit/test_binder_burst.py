@@ -11,7 +11,8 @@ import pytest
 
 from warmpool.api.names import Kind, Phase
 from warmpool.domain.errors import NotFound
-from warmpool.domain.ids import InstallationId, Ref
+from warmpool.domain.facts import Vm
+from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.binder import FEW, PUBLISH_AT_ONCE, Binder
 from warmpool.reconcile.events import Announcer
@@ -103,6 +104,10 @@ def ask(store: Store, count: int, *, vms: int, first: int = 0) -> None:
         store.apply(Kind.VM_CLAIM, claim(meta(f"claim-{number}", 500 + number), vms))
 
 
+async def no_ones(_vm: Vm, _claim: ClaimUid) -> bool:
+    return False
+
+
 @contextlib.asynccontextmanager
 async def serving(store: Store, cluster: Any) -> AsyncIterator[None]:
     clock = LoopClock()
@@ -119,6 +124,7 @@ async def serving(store: Store, cluster: Any) -> AsyncIterator[None]:
         want=lambda _: None,
         recorder=Recorder(store, clock, unheard),
         waits=lambda _: False,
+        is_anothers=no_ones,
     )
     store.listen(lambda _: binder.wake())
     running = asyncio.ensure_future(binder.run(lambda: None))

@@ -12,6 +12,7 @@ from typing import Any
 
 from warmpool.api.names import Kind, Phase
 from warmpool.domain.errors import NotFound
+from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.binder import Binder
@@ -111,6 +112,10 @@ async def until(predicate: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+async def no_ones(_vm: Vm, _claim: ClaimUid) -> bool:
+    return False
+
+
 async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
     store, cluster = a_store(), SlowCluster()
     ledger: Any = Ledger(
@@ -131,6 +136,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         want=lambda _: None,
         recorder=Recorder(store, StillClock(), unheard),
         waits=lambda _: False,
+        is_anothers=no_ones,
     )
     running = asyncio.ensure_future(binder.run(lambda: None))
     try:

@@ -78,9 +78,15 @@ def look_back(facts: PoolFacts) -> tuple[Plan, bool]:
     decided = plan(facts)
     proving = tuple(action for action in decided.actions if isinstance(action, Keep | ConfirmLost))
     return replace(decided, actions=proving), facts.cloud_ready and not any(
-        (is_contradicted(view.vm, view.server) and not view.vm.retained) or _is_lost(view)
-        for view in facts.vms
+        _is_unproven(view) for view in facts.vms
     )
+
+
+def _is_unproven(view: VmView) -> bool:
+    """What a binding in flight has is its claim's or nobody's: the binder asks whose."""
+    if view.settling:
+        return False
+    return (is_contradicted(view.vm, view.server) and not view.vm.retained) or _is_lost(view)
 
 
 def _is_lost(view: VmView) -> bool:

@@ -8,15 +8,16 @@ The order of effects is what the guarantees rest on (design: "one ledger, group 
 4. settle claimRef on the VMs, in the background, and drop the entry with the next ledger write.
    Until then nobody else may have or touch the VMs: the next leader would settle them again.
 
-What is committed is carried out, by this leader or the next, and never taken back; but for one
-case: a claim that had ended, or was gone, when its status was first to be published. Nobody saw
-these VMs.
+What is committed is carried out, by this leader or the next, and never taken back; but for two
+cases. A claim had ended, or was gone, when its status was first to be published: nobody saw these
+VMs. Or nobody had led for a while, the claim is not served as far as the API server knows, and by
+Nova's word one of the VMs is another claim's: the ledger is a backup's.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -101,6 +102,9 @@ GATHER_MAX: Final = 0.1
 FEW: Final = 16
 """...until so few claims are being answered: they will be when the ledger is written."""
 
+LOOKED_AT_EVERY: Final = 0.2
+"""Seconds between two looks whether what a former leader has committed may be gone on with."""
+
 IDLE_DROP: Final = 0.5
 """Seconds after which settled entries are dropped although no claim is bound: until then their VMs
 can be neither released nor looked after."""
@@ -120,6 +124,7 @@ class Binder:
         want: Callable[[Mapping[Ref, int]], None],
         recorder: Recorder,
         waits: Callable[[Ref], bool],
+        is_anothers: Callable[[Vm, ClaimUid], Awaitable[bool]],
     ) -> None:
         """Serve from a store.
 
@@ -132,6 +137,7 @@ class Binder:
             want: told how many unclaimed VMs pools shall have for claims that have VMs built.
             recorder: told of what is decided.
             waits: whether nothing may be taken from a pool yet.
+            is_anothers: whether Nova says that a VM is in use by another claim than this one.
         """
         self._store = store
         self._ledger = ledger
@@ -148,6 +154,10 @@ class Binder:
         self._burst_at = float("-inf")
         self._slots = asyncio.Semaphore(PUBLISH_AT_ONCE)
         self._unsettled: asyncio.Queue[tuple[LedgerEntry, float]] = asyncio.Queue()
+        self._waits = waits
+        self._is_anothers = is_anothers
+        self._taken_back: set[ClaimUid] = set()
+        """Claims to be served anew once their entry is out of the ledger."""
         self._settled: set[ClaimUid] = set()
         """Entries that the next ledger write leaves out."""
         self._drop_by = float("inf")
@@ -174,7 +184,7 @@ class Binder:
         async with asyncio.TaskGroup() as tasks:
             for entry in self._ledger.entries:
                 self._decider.committed(entry)
-                self._spawn(tasks, self._carry_out(entry, first=False), len(entry.vms))
+                tasks.create_task(self._go_on(entry, tasks))
             for removal in self._ledger.removals:
                 self._store.withhold(VmUid(removal.uid))
                 tasks.create_task(self._removals.carry_out(removal))
@@ -186,6 +196,42 @@ class Binder:
                 if self._publishing >= SEVERAL:
                     await self._gather()
                 await self._serve(tasks)
+
+    async def _go_on(self, entry: LedgerEntry, tasks: asyncio.TaskGroup) -> None:
+        """Carry out what a former leader has committed, when its VMs were held against Nova."""
+        if any(self._waits(vm.pool) for vm in self._vms_of(entry)):
+            while any(self._waits(vm.pool) for vm in self._vms_of(entry)):  # noqa: ASYNC110 - seconds, once
+                await asyncio.sleep(LOOKED_AT_EVERY)
+            if await self._is_over(entry):
+                self._take_back(entry)
+                return
+        self._spawn(tasks, self._carry_out(entry, first=False), len(entry.vms))
+
+    def _vms_of(self, entry: LedgerEntry) -> list[Vm]:
+        """Those of its VMs that are there."""
+        known = (self._store.vm(VmUid(vm.uid)) for vm in entry.vms)
+        return [vm for vm in known if vm is not None]
+
+    async def _is_over(self, entry: LedgerEntry) -> bool:
+        """Whether it was carried out before, and its VMs have gone on to others since.
+
+        Those that have are kept from claims from here on.
+        """
+        uid = ClaimUid(entry.claim.uid)
+        claim = self._store.claim(uid)
+        if claim is None or is_published(claim, entry):
+            return False
+        over = False
+        for vm in self._vms_of(entry):
+            if await self._is_anothers(vm, uid):
+                self._store.doubt(vm.uid)
+                over = True
+        return over
+
+    def _take_back(self, entry: LedgerEntry) -> None:
+        log.warning("claim %s is served anew: Nova says that others have its VMs", _name(entry))
+        self._taken_back.add(ClaimUid(entry.claim.uid))
+        self._finished(entry)
 
     async def _gather(self) -> None:
         """Let claims come together for one write of the ledger, while there is enough to do."""
@@ -258,6 +304,10 @@ class Binder:
         self._settled -= drop
         for entry in dropped:
             self._let_go(entry)
+        for claim in self._taken_back & drop:
+            self._taken_back.discard(claim)
+            self._decider.take_back(claim)
+            self.wake()
 
     def _is_drop_due(self) -> bool:
         """Finished entries go when there is nothing better to do, but not later and later."""

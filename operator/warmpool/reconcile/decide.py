@@ -98,6 +98,10 @@ class Decider:
         """It stands in the ledger no more."""
         self._in_ledger.discard(ClaimUid(entry.claim.uid))
 
+    def take_back(self, claim: ClaimUid) -> None:
+        """It has no answer after all."""
+        self._answered.discard(claim)
+
     def decide(self, room: int) -> Decisions:
         """Serve the claims in their order, as long as the ledger has room for that many VMs."""
         decisions = Decisions()

@@ -38,8 +38,9 @@ of it, for it no more knows the version that it would replace."""
 GAP: Final = timedelta(seconds=60)
 """Without a leader for longer, an API server may have been stopped and restored from a backup: a
 takeover takes a lease and a heartbeat. Clocks of machines may differ by what is left. One that is
-taken for a gap costs a look at Nova before the first binding, and one that is missed is found by
-the first listing all the same, if only after that."""
+taken for a gap costs a look at Nova before the first binding and before the former leader's are
+gone on with, and one that is missed is found by the first listing all the same, if only after that.
+"""
 
 MAX_VMS: Final = 4000
 """VMs in the ledger at once: at some 200 bytes each, well below etcd's 1.5 MB per object."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from warmpool.api.names import ClaimPhase
-from warmpool.domain.errors import CloudUnavailable, ClusterError, NotLeading
+from warmpool.domain.cloud import Server
+from warmpool.domain.errors import CloudError, CloudUnavailable, ClusterError, NotLeading
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
 from warmpool.domain.pools import Problem
@@ -16,9 +17,9 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.probe import Prober
-from warmpool.reconcile.binder import Binder, is_published
+from warmpool.reconcile.binder import Binder
 from warmpool.reconcile.clouds import Clouds
-from warmpool.reconcile.custody import Custody
+from warmpool.reconcile.custody import ASK_AGAIN, Custody
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.fence import Fenced, FencedCloud
@@ -79,7 +80,6 @@ async def lead(world: World, leads: Callable[[], bool]) -> None:
     log.info("took over: epoch %d, %d bindings to finish", ledger.epoch, len(ledger.entries))
     if ledger.look_back:
         log.warning("nobody led for a while: VMs are held against Nova before they are handed out")
-        await ledger.commit([], _unpublished(ledger, world.store))
     recorder = Recorder(world.store, world.clock, world.emit)
     recorder.led(world.identity, ledger.epoch)
     since = world.clock.monotonic()
@@ -106,15 +106,9 @@ async def _take_over(
     raise NotLeading("the lease ran out before the ledger was taken over")
 
 
-def _unpublished(ledger: Ledger, store: Store) -> list[ClaimUid]:
-    """Bindings that no reader of this API server has seen.
-
-    If it was restored from a backup they were carried out before that, and are long over: their VMs
-    may be another's. If not, their claims are served anew: no write of the former leader can still
-    be on its way, since an API server ends a request within a minute, and so long nobody has led.
-    """
-    pairs = ((entry, store.claim(ClaimUid(entry.claim.uid))) for entry in ledger.entries)
-    return [c.uid for entry, c in pairs if c is not None and not is_published(c, entry)]
+def _is_marked_for_another(server: Server, claim: ClaimUid) -> bool:
+    marked = server.marks.claim
+    return marked is not None and marked.uid != claim
 
 
 class _Term:
@@ -148,6 +142,7 @@ class _Term:
             want=self._pools.want,
             recorder=recorder,
             waits=self._look_back.waits,
+            is_anothers=self._is_anothers,
         )
         self._executor = Executor(
             world.store,
@@ -189,6 +184,24 @@ class _Term:
         finally:
             unlisten()
             self._world.store.forget_commitments()
+
+    async def _is_anothers(self, vm: Vm, claim: ClaimUid) -> bool:
+        """Whether Nova, asked now, says that a VM is in use by another claim than this one."""
+        while True:
+            try:
+                pool = self._world.store.pool(vm.pool)
+                session = await self._clouds.session(pool) if pool is not None else None
+                if session is None or isinstance(session, Problem):
+                    return False
+                server = session.server(vm.uid, vm.server)
+                if server is None or not _is_marked_for_another(server, claim):
+                    return False
+                seen = await session.cloud.get(server.id)  # a listing may be older than our write
+            except CloudError as error:
+                log.info("VM %s: %s", vm.ref, error)
+                await asyncio.sleep(ASK_AGAIN)
+            else:
+                return seen is not None and _is_marked_for_another(seen, claim)
 
     def _doubtful(self) -> list[Ref]:
         """Pools to be held against Nova first: one without VMs has none to hand out or to lose."""
