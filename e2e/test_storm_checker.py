@@ -169,6 +169,18 @@ def test_what_is_wrong_is_found(kind: str) -> None:
     assert any(said in fault for fault in faults(story)), faults(story)
 
 
+def test_a_server_that_moves_breaks_no_limit_of_its_claim() -> None:
+    apart: Body = {"constraints": [{"domain": "rack", "maxPerDomain": 1}]}
+    begun = [*BEGIN, claim("c", 2, **apart), ledger(c="v1 v2")]
+    fine = [*begun, claim("c", 2, bound(v1="r1", v2="r2"), **apart)]
+    settled = [vm("v1", "r1", "c"), vm("v2", "r2", "c"), ledger()]
+    moved = [vm("v2", "r1", "c"), claim("c", 2, bound(v1="r1", v2="r1"), **apart)]
+    assert faults([*fine, *settled]) == []
+    assert [f for f in faults([*fine, *settled, *moved]) if "does not hold" in f] == []
+    together = claim("c", 2, bound(v1="r1", v2="r1"), **apart)
+    assert [f for f in faults([*begun, together]) if "does not hold" in f] != []
+
+
 def test_the_reserve_is_none_of_an_ordinary_claims() -> None:
     story = [*BEGIN, claim("c", 2), claim("c", 2, refused())]
     assert faults(story, reserve=2) == []

@@ -139,13 +139,13 @@ class Replay:
             return
         self._state.claims[event.uid] = event.body
         self._created.setdefault(event.uid, event)
-        phase = event.body.get("status", {}).get("phase", "Pending")
+        phase = _phase(event.body)
         if phase != "Pending" and event.uid not in self._answered:
             self._answered[event.uid] = event
             self._verdict.answered[event.uid] = event.at
             self._verdict.figures[phase.lower()] += 1
         if phase == "Bound":
-            self._bound(event)
+            self._bound(event, new=before is None or _phase(before) != "Bound")
         elif "allocation" in event.body.get("status", {}):
             self._fault(event, f"{phase} with an allocation")
         self._unchanged(event, before)
@@ -157,8 +157,8 @@ class Replay:
         if old.get("phase", "Pending") not in {"Pending", new.get("phase")}:
             self._fault(event, f"it went from {old['phase']} to {new.get('phase')}")
 
-    def _bound(self, event: Event) -> None:
-        """All its VMs, where it asked for them, and each of them ready."""
+    def _bound(self, event: Event, *, new: bool) -> None:
+        """All its VMs, and when it gets them where it asked for them: servers move afterwards."""
         spec, allocation = event.body["spec"], event.body["status"]["allocation"]
         vms = allocation["vms"]
         asked = {request["name"]: request["count"] for request in spec["requests"]}
@@ -175,7 +175,7 @@ class Replay:
                 self._fault(event, f"{vm['name']} is not as the allocation has it")
         placed = [(vm["request"], _spot_in(vm)) for vm in vms]
         for limit in limits_of(spec):
-            if not keeps(limit, placed):
+            if new and not keeps(limit, placed):
                 self._fault(event, f"{limit} does not hold for {placed}")
         self._holders.update((vm["uid"], event.uid) for vm in vms)
         if {vm["uid"] for vm in vms} != set(self._committed.get(event.uid, ())):
@@ -402,6 +402,10 @@ def entries_of(ledger: Body) -> dict[str, list[str]]:
 def removals_of(ledger: Body) -> set[str]:
     """Uids of the VMs that a ledger gives up."""
     return {vm["uid"] for vm in ledger["spec"].get("removals", ())}
+
+
+def _phase(claim: Body) -> str:
+    return str(claim.get("status", {}).get("phase", "Pending"))
 
 
 def _is_well(vm: Body) -> bool:
