@@ -20,6 +20,9 @@ pytestmark = pytest.mark.looptime
 SWEPT = CONDEMN_AFTER + 2 * SWEEP_EVERY
 """Seconds by which a leaked server is gone."""
 
+GIVEN_UP = 5.0
+"""Seconds after which a call without an answer is given up."""
+
 Send = Callable[[], Coroutine[Any, Any, object]]
 
 
@@ -238,3 +241,16 @@ async def test_two_that_both_believe_to_lead_leave_nothing_doubled(seed: int) ->
         await asyncio.sleep(SWEPT)
         assert lab.is_even(pool, 5)
         assert len(lab.servers()) == 9
+
+
+async def test_a_post_that_arrives_after_it_was_given_up_is_not_sent_again() -> None:
+    """One search that found nothing was believed, and the pool had two servers for one VM."""
+    async with WiredLab() as lab:
+        lab.wire.patience, lab.wire.held = GIVEN_UP, {"create"}
+        pool = lab.pool(replicas=1)
+        await lab.until(lambda: lab.wire.under_way)
+        await asyncio.sleep(2 * GIVEN_UP)
+        lab.wire.held.clear()
+        assert await lab.wire.arrive() == ["ok"]
+        await lab.until(lambda: lab.is_even(pool, 1))
+        assert lab.posts() == 1

@@ -3,7 +3,8 @@
 A server whose id is known is asked for by it, and a 404 is the truth. The server of a build that
 a former leader began is known by its tag alone, and a search by tag is a listing: those may lie
 for a while. So one that finds nothing is believed once another finds nothing either, some time
-later; that also leaves a POST that is still on its way the time to arrive.
+later; that also leaves a POST that is still on its way the time to arrive. Our own POST that had no
+answer is no better than a former leader's.
 """
 
 from collections.abc import Set as AbstractSet
@@ -26,8 +27,13 @@ class Absences:
         self._posted: set[VmUid] = set()
 
     def posted(self, owner: VmUid) -> None:
-        """This leader has asked for its server: what it has not had an answer to it knows of."""
+        """This leader asks for its server, and will hear what has become of that."""
         self._posted.add(owner)
+
+    def unsure(self, owner: VmUid) -> None:
+        """Its POST had no answer, and may be on its way yet: a search is to be believed late."""
+        self._posted.discard(owner)
+        self._since.pop(owner, None)
 
     def is_ours(self, owner: VmUid) -> bool:
         """Whether nobody but this leader has asked for its server lately."""

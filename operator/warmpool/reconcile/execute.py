@@ -168,6 +168,7 @@ class Executor:
         try:
             server = await self._create(request, session)
         except OutcomeUnknown:
+            self._absences.unsure(vm.uid)
             session.capacity.posted(vm.ref)
             raise
         except CloudError:
