@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builders import POOL, a_pool, a_pool_body
 from doubles.history import a_build, a_history
-from warmpool.api.names import Kind
+from warmpool.api.names import Kind, Reason
 from warmpool.domain.errors import Conflict
-from warmpool.domain.history import RecordKind
+from warmpool.domain.history import AskRecord, ClaimRecord, RecordKind, Result
 from warmpool.domain.ids import Ref
 from warmpool.effects.metrics import Metrics
 from warmpool.handlers import scrapes
@@ -79,6 +80,18 @@ async def test_what_is_scraped_is_of_the_moment_and_may_be_rendered_in_a_thread(
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
                 assert "warmpool_pool_wanted{" in await answer.text()
     assert taken == [threading.get_ident()] * 2, "the store is the loop's own"
+
+
+def test_a_pool_that_is_not_there_has_no_series_whoever_asks_for_it() -> None:
+    under = metrics()
+    claim = next(record for record in a_history(1000) if isinstance(record, ClaimRecord))
+    for number in range(3):
+        asks = (AskRecord(name="data", pool=Ref("search", f"none-{number}"), count=1),)
+        under.record(replace(claim, asks=asks, reason=Reason.POOL_NOT_FOUND, result=Result.REFUSED))
+    assert "none-" not in under.scrape()().decode()
+    asks = (AskRecord(name="data", pool=Ref("search", "there"), count=1),)
+    under.record(replace(claim, asks=asks, reason=Reason.BOUND))
+    assert 'pool="there"' in under.scrape()().decode()
 
 
 def test_records_are_counted() -> None:

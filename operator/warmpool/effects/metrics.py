@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from warmpool.api.names import Reason
 from warmpool.domain.history import (
     BuildRecord,
     ClaimRecord,
@@ -162,6 +163,8 @@ class Metrics:
         outcome = bound if claim.result is Result.BOUND else "miss"
         self._claims.labels(outcome, claim.mode, claim.reason).inc()
         self._claim_wait.labels(outcome, claim.mode).observe(claim.wait)
+        if claim.reason is Reason.POOL_NOT_FOUND:
+            return  # whoever may claim names it: there is no end to such names
         for pool in {ask.pool for ask in claim.asks}:
             self._pool_claims.labels(*_of(pool), outcome).inc()
 
