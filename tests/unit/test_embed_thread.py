@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from warmpool.embed import OperatorThread, Settings
+from warmpool.embed.watching import apart
 
 
 class EndsWhenAsked(OperatorThread):
@@ -51,3 +54,28 @@ def test_an_answer_is_waited_for_no_longer_than_asked() -> None:
         operator.ready(0.01)
     with contextlib.closing(operator._loop.result()) as loop:
         loop.run_until_complete(asyncio.sleep(0))  # what was asked is taken back
+
+
+class Stillborn(OperatorThread):
+    """There is not even a loop."""
+
+    async def _main(self) -> None:
+        raise OSError("too many open files")
+
+
+def test_one_that_cannot_begin_says_why_to_whoever_waits() -> None:
+    operator = Stillborn(Settings(kubeconfig="none"))
+    operator.start()
+    for wait in (operator.ready, operator.stop, operator.ended):
+        with pytest.raises(OSError, match="too many open files"):
+            wait()
+
+
+async def test_watches_that_cannot_begin_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(coroutine: Coroutine[Any, Any, None]) -> None:
+        coroutine.close()
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(asyncio, "run", fail)
+    with pytest.raises(OSError, match="too many open files"):
+        await apart(lambda _: asyncio.sleep(0), asyncio.Event())

@@ -247,6 +247,8 @@ class OperatorThread:
         try:
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            if not self._loop.done():
+                self._loop.set_exception(error)
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)

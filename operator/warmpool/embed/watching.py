@@ -64,6 +64,8 @@ def _run(
     try:
         asyncio.run(main())
     except BaseException as error:  # noqa: BLE001 - whoever waits is told
+        if not begun.done():
+            begun.set_exception(error)
         ended.set_exception(error)
     else:
         ended.set_result(None)
