@@ -11,7 +11,7 @@ from builders import a_vm_body
 from doubles.cluster import FakeCluster
 from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind
-from warmpool.domain.errors import ClusterUnavailable, Forbidden, WentBack
+from warmpool.domain.errors import ClusterUnavailable, Forbidden, NotLeading, WentBack
 from warmpool.domain.ids import InstallationId
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.ledger import Ledger
@@ -107,11 +107,27 @@ def version_of(api: FakeCluster) -> int:
     return int(body["metadata"]["resourceVersion"])
 
 
-def a_ledger(api: FakeCluster) -> Ledger:
+async def test_a_leader_of_the_same_epoch_is_another_all_the_same() -> None:
+    """An API server that was restored from a backup counts epochs anew."""
+    api = an_api_server()
+    first, second = a_ledger(api), a_ledger(api, "two")
+    await first.take_over()
+    backup = api.backup()
+    await first.take_over()
+    await first.confirm()
+    api.restore(backup, ahead=100)
+    await second.take_over()
+    assert first.epoch == second.epoch
+    await second.confirm()
+    with pytest.raises(NotLeading):
+        await first.confirm()
+
+
+def a_ledger(api: FakeCluster, holder: str = "one") -> Ledger:
     return Ledger(
         api,
         LoopClock(),
         namespace="ns",
-        holder="one",
+        holder=holder,
         new_installation=lambda: InstallationId("here"),
     )

@@ -177,7 +177,8 @@ class Ledger:
             current = await self._cluster.get(Kind.BINDING_LEDGER, self._ref)
         except NotFound as error:
             raise NotLeading("the ledger was deleted") from error
-        if current["spec"]["epoch"] != self._epoch:
+        there = current["spec"]
+        if (there["epoch"], there["holder"]) != (self._epoch, self._holder):  # a backup's repeats
             raise NotLeading("another replica has written the ledger")
 
     async def _write(self, wanted: _Contents) -> None:
