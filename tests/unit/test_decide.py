@@ -403,3 +403,26 @@ def test_a_committed_vm_is_nobody_elses_before_the_watch_shows_it() -> None:
     asked(store, "logs")
     assert refused(decided(store)) == {"logs": Reason.NOT_ENOUGH_READY}
     assert store.pool(Ref("search", "data")) is not None
+
+
+def test_a_claim_that_is_put_aside_keeps_its_place_before_later_ones() -> None:
+    """One of its pools is still held against Nova; the last VM of the other went to who came next.
+
+    Nor is that one refused: in a moment the first may be.
+    """
+    store, slow = a_store(1), Ref(POOL.namespace, "slow")
+    store.apply(Kind.WARM_POOL, a_pool_body(slow))
+    both = [
+        {"name": name, "pool": {"name": pool.name}, "count": 1}
+        for name, pool in (("data", POOL), ("more", slow))
+    ]
+    asked(store, "first", requests=both)
+    asked(store, "second", at=after(1))
+    looked_at: set[Ref] = {POOL}
+    decider = Decider(store, ManualClock(after(2)), lambda pool: pool not in looked_at)
+    early = decider.decide(ROOM)
+    assert (bound(early), refused(early)) == ({}, {})
+    assert [each.claim.ref.name for each in early.waiting] == ["first"]
+    looked_at.add(slow)
+    late = decider.decide(ROOM)
+    assert (bound(late), refused(late)) == ({"second": 1}, {"first": Reason.NOT_ENOUGH_READY})

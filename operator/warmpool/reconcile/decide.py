@@ -111,6 +111,7 @@ class Decider:
             demand = self._demand(claim)
             if any(self._waits(ask.pool) for ask in demand.asks):
                 self._put_aside(claim, decisions)
+                before.append((claim, demand))
                 continue
             if sum(ask.count for ask in demand.asks) > room:
                 break  # settling makes room, and wakes the binder
@@ -196,12 +197,16 @@ class Decider:
             return self._search(claim, demand, left, basis)
         if isinstance(outcome, Shortage) and before:
             alone = _held_back(demand, supply, outcome)
-            if alone is not outcome and any(c.uid in self._searching for c, _ in before):
+            if alone is not outcome and any(self._is_open_yet(c, d) for c, d in before):
                 return Undecided(SEARCHING)  # what they leave is known in a moment
             outcome = alone
         if not isinstance(outcome, Fit):
             self._judged[claim.uid] = (basis, outcome)
         return outcome
+
+    def _is_open_yet(self, claim: Claim, demand: Demand) -> bool:
+        """Whether it cannot be said now if a claim is to wait."""
+        return claim.uid in self._searching or any(self._waits(ask.pool) for ask in demand.asks)
 
     def _search(
         self, claim: Claim, demand: Demand, supply: Mapping[Ref, Stock], basis: object
