@@ -14,7 +14,7 @@ from warmpool.api.names import Kind
 from warmpool.domain.errors import ClusterUnavailable, Forbidden, NotLeading, WentBack
 from warmpool.domain.ids import InstallationId
 from warmpool.ports.cluster import Body
-from warmpool.reconcile.ledger import Ledger
+from warmpool.reconcile.ledger import GAP, Ledger
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.sweeper import COMPARE_AFTER, COMPARE_EVERY, Comparer
 
@@ -105,6 +105,33 @@ async def test_a_ledger_that_cannot_be_written_for_a_moment_is_no_reason_to_give
 def version_of(api: FakeCluster) -> int:
     [body] = api.peek(Kind.BINDING_LEDGER).values()
     return int(body["metadata"]["resourceVersion"])
+
+
+async def test_the_end_of_a_look_back_is_written_at_once_whatever_is_being_written() -> None:
+    api = an_api_server()
+    former, ledger = a_ledger(api), a_ledger(api)
+    await former.take_over()
+    await asyncio.sleep(2 * GAP.total_seconds())
+    await ledger.take_over()
+    assert ledger.look_back
+    replace = api.replace
+
+    async def slow(kind: Kind, body: Body) -> Body:
+        await asyncio.sleep(1)
+        return await replace(kind, body)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(api, "replace", slow)
+        writing = asyncio.ensure_future(ledger.commit([]))
+        await asyncio.sleep(0.5)
+        ledger.looked_back()
+        await writing
+    assert ledger.due_in() == 0.0
+    await ledger.commit([])
+    assert ledger.due_in() > 0.0
+    await a_ledger(api).take_over()
+    [body] = api.peek(Kind.BINDING_LEDGER).values()
+    assert not body["spec"].get("lookBack")
 
 
 async def test_a_leader_of_the_same_epoch_is_another_all_the_same() -> None:

@@ -100,10 +100,11 @@ class Ledger:
     def looked_back(self) -> None:
         """They have been. To be written at once."""
         self._look_back = False
-        self._written = float("-inf")
 
     def due_in(self) -> float:
         """Seconds until it is to be written although nothing is to be committed."""
+        if self._asked.get("lookBack", False) != self._look_back:
+            return 0.0
         return max(0.0, self._written + HEARTBEAT - self._clock.monotonic())
 
     @property
