@@ -1,5 +1,6 @@
 """The page in Chromium, with 20 pools and 2,000 VMs: what is shown is what the API says."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -114,12 +115,19 @@ async def test_a_change_is_shown_without_a_reload(tab: Browser, url: str, fleet:
     assert await tab.js("window.still") is True
 
 
-async def test_one_gets_from_a_removal_to_the_vms_story_by_keyboard(tab: Browser, url: str) -> None:
-    await see(tab, url, "removals", VIEWS["removals"])
-    await tab.js("[...document.querySelectorAll('td a')][0].focus()")
+async def press_enter_on_a_vm(tab: Browser) -> None:
+    """A live update may draw the table anew just before the key goes down: then it hits nothing."""
+    await tab.js("document.querySelector('td a')?.focus()")
     for kind in ("rawKeyDown", "char", "keyUp"):
         await tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r", code="Enter")
-    await tab.until(f"{TITLE}?.startsWith('VM ')")
+
+
+async def test_one_gets_from_a_removal_to_the_vms_story_by_keyboard(tab: Browser, url: str) -> None:
+    await see(tab, url, "removals", VIEWS["removals"])
+    async with asyncio.timeout(60):
+        while not await tab.js(f"{TITLE}?.startsWith('VM ')"):
+            await press_enter_on_a_vm(tab)
+            await asyncio.sleep(2)
     assert "left pool" in await tab.js("document.querySelector('ol.story').textContent")
     assert await tab.js("document.activeElement.id") == "main", "the reader is told of the change"
 
