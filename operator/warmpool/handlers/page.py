@@ -18,6 +18,7 @@ from aiohttp import web
 
 from warmpool.domain.ids import Ref
 from warmpool.handlers.access import SEES_ALL, Guard, is_loopback
+from warmpool.handlers.listening import listening
 from warmpool.ports.clock import Clock
 from warmpool.ports.history import History, HistoryUnavailable
 from warmpool.ports.reviews import Reviews
@@ -56,8 +57,6 @@ STREAMS: Final = 100
 
 HOURS: Final = 24 * 90
 
-GRACE: Final = 1.0
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -91,14 +90,8 @@ class Page:
         inner = _loopback if is_loopback(address) else guard
         app = web.Application(middlewares=[_polite, inner])
         app.add_routes(self._routes())
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, address, port).start()
-            host, bound = runner.addresses[0][:2]
-            yield f"http://[{host}]:{bound}/" if ":" in host else f"http://{host}:{bound}/"
-        finally:
-            await runner.cleanup()
+        async with listening(app, address, port) as url:
+            yield f"{url}/"
 
     def _routes(self) -> list[web.RouteDef]:
         return [

@@ -8,14 +8,11 @@ answer, and that is an answer too.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
 
 from aiohttp import web
 
+from warmpool.handlers.listening import listening
 from warmpool.reconcile.vitals import Turn, Vitals
-
-GRACE: Final = 1.0
-"""Seconds that a request under way may take when the server ends."""
 
 
 @asynccontextmanager
@@ -34,14 +31,8 @@ async def serving(vitals: Vitals, address: str, port: int) -> AsyncIterator[str]
 
     app = web.Application()
     app.add_routes([web.get("/livez", live), web.get("/readyz", ready)])
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, address, port).start()
-        host, bound = runner.addresses[0][:2]
-        yield f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
-    finally:
-        await runner.cleanup()
+    async with listening(app, address, port) as url:
+        yield url
 
 
 def _liveness(turns: list[Turn]) -> web.Response:

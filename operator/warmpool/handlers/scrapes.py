@@ -11,13 +11,11 @@ from typing import Final
 from aiohttp import web
 
 from warmpool.handlers.access import SCRAPES, Guard, is_loopback
+from warmpool.handlers.listening import listening
 from warmpool.ports.clock import Clock
 from warmpool.ports.reviews import Reviews
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-GRACE: Final = 1.0
-"""Seconds that a scrape under way may take when the server ends."""
 
 
 @asynccontextmanager
@@ -43,13 +41,5 @@ async def serving(
     guard = Guard(reviews, clock, SCRAPES).middleware
     app = web.Application(middlewares=[] if is_loopback(address) else [guard])
     app.add_routes([web.get("/metrics", scraped)])
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=GRACE)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, address, port).start()
-        host, bound = runner.addresses[0][:2]
-        yield (
-            f"http://[{host}]:{bound}/metrics" if ":" in host else f"http://{host}:{bound}/metrics"
-        )
-    finally:
-        await runner.cleanup()
+    async with listening(app, address, port) as url:
+        yield f"{url}/metrics"
