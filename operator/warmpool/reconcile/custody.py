@@ -14,11 +14,10 @@ from warmpool.api.names import (
     LABEL_POOL,
     VM_FINALIZER,
     Kind,
-    Phase,
     Reason,
     VmCondition,
 )
-from warmpool.api.v1alpha1.vm import ClaimRef, OwnerPool, WarmVMSpec, WarmVMStatus
+from warmpool.api.v1alpha1.vm import ClaimRef, OwnerPool, WarmVMSpec
 from warmpool.domain.cloud import Place, Server
 from warmpool.domain.errors import (
     CloudError,
@@ -35,7 +34,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.events import Announcer, Event
-from warmpool.reconcile.execute import place_of
+from warmpool.reconcile.execute import place_of, standing
 from warmpool.reconcile.reading import provider_id, read_vm
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
@@ -154,28 +153,15 @@ class Custody:
         text = f"{why[1]}: a backup was restored. {REMEDY}"
         log.warning("VM %s: %s", vm.ref, text)
         now = self._clock.now()
-        status = WarmVMStatus(
-            observed_generation=vm.generation,
-            phase=Phase.READY,
-            server_id=server.id,
-            hostname=server.hostname,
-            addresses=list(server.addresses),
-            zone=place.zone,
-            rack=place.rack,
-            hypervisor=place.hypervisor,
-            created_at=server.created,
-            ready_at=vm.ready_at or now,
-            conditions=[
-                condition(
-                    VmCondition.HELD,
-                    holds=True,
-                    reason=why[0],
-                    message=text,
-                    now=now,
-                    generation=vm.generation,
-                )
-            ],
+        held = condition(
+            VmCondition.HELD,
+            holds=True,
+            reason=why[0],
+            message=text,
+            now=now,
+            generation=vm.generation,
         )
+        status = standing(server, place, ready_at=vm.ready_at or now, why=held)
         patch = put_status(vm.uid, status, version=vm.version)
         body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch, status=True)
         self._store.apply(Kind.WARM_VM, body)

@@ -23,6 +23,7 @@ from warmpool.api.names import (
     Reason,
     VmCondition,
 )
+from warmpool.api.v1alpha1.base import Condition
 from warmpool.api.v1alpha1.pool import Health, ReclaimPolicy
 from warmpool.api.v1alpha1.vm import Fault, OwnerPool, WarmVMSpec, WarmVMStatus
 from warmpool.domain.actions import CreateVm
@@ -262,28 +263,15 @@ class Executor:
 
     def _ready_status(self, vm: Vm, server: Server, place: Place) -> WarmVMStatus:
         now = self._clock.now()
-        return WarmVMStatus(
-            observed_generation=vm.generation,
-            phase=Phase.READY,
-            server_id=server.id,
-            hostname=server.hostname,
-            addresses=list(server.addresses),
-            zone=place.zone,
-            rack=place.rack,
-            hypervisor=place.hypervisor,
-            created_at=server.created,
-            ready_at=now,
-            conditions=[
-                condition(
-                    VmCondition.READY,
-                    holds=True,
-                    reason=Reason.ACTIVE_AND_CHECKED,
-                    message="ACTIVE, placed and checked",
-                    now=now,
-                    generation=vm.generation,
-                )
-            ],
+        checked = condition(
+            VmCondition.READY,
+            holds=True,
+            reason=Reason.ACTIVE_AND_CHECKED,
+            message="ACTIVE, placed and checked",
+            now=now,
+            generation=vm.generation,
         )
+        return standing(server, place, ready_at=now, why=checked)
 
     async def ask(self, health: Health, server: Server) -> str:
         """Probe a VM: empty if it is up, else what it did instead."""
@@ -572,6 +560,23 @@ def place_of(server: Server, session: CloudSession) -> Place:
         zone=server.zone,
         rack=session.rack_of(server),
         hypervisor=hypervisor,
+    )
+
+
+def standing(server: Server, place: Place, *, ready_at: datetime, why: Condition) -> WarmVMStatus:
+    """The status of a WarmVM whose server stands at a place, and why it is there."""
+    return WarmVMStatus(
+        observed_generation=why.observed_generation,
+        phase=Phase.READY,
+        server_id=server.id,
+        hostname=server.hostname,
+        addresses=list(server.addresses),
+        zone=place.zone,
+        rack=place.rack,
+        hypervisor=place.hypervisor,
+        created_at=server.created,
+        ready_at=ready_at,
+        conditions=[why],
     )
 
 
