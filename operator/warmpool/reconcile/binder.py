@@ -199,12 +199,13 @@ class Binder:
 
     async def _go_on(self, entry: LedgerEntry, tasks: asyncio.TaskGroup) -> None:
         """Carry out what a former leader has committed, when its VMs were held against Nova."""
-        if any(self._waits(vm.pool) for vm in self._vms_of(entry)):
-            while any(self._waits(vm.pool) for vm in self._vms_of(entry)):  # noqa: ASYNC110 - seconds, once
-                await asyncio.sleep(LOOKED_AT_EVERY)
-            if await self._is_over(entry):
-                self._take_back(entry)
-                return
+        doubtful = False
+        while any(self._waits(vm.pool) for vm in self._vms_of(entry)):
+            doubtful = True
+            await asyncio.sleep(LOOKED_AT_EVERY)
+        if doubtful and await self._is_over(entry):
+            self._take_back(entry)
+            return
         self._spawn(tasks, self._carry_out(entry, first=False), len(entry.vms))
 
     def _vms_of(self, entry: LedgerEntry) -> list[Vm]:
