@@ -65,16 +65,11 @@ def claimant(cluster: Cluster, stormy: Sandbox) -> Path:
 async def recording(sandbox: Sandbox) -> AsyncIterator[Recorder]:
     collections = {Kind.VM_CLAIM: sandbox.namespace, Kind.WARM_VM: sandbox.namespace}
     collections[Kind.BINDING_LEDGER] = HOME
-    async with Api(sandbox.cluster.kubeconfig) as api:
-        recorder, started = Recorder(api, collections), asyncio.Event()
-        watching = asyncio.ensure_future(recorder.run(started))
-        await started.wait()
-        try:
-            yield recorder
-        finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching  # raises what it has died of
+    async with (
+        Api(sandbox.cluster.kubeconfig) as api,
+        Recorder(api, collections).running() as recorder,
+    ):
+        yield recorder
 
 
 def filled(sandbox: Sandbox) -> dict[str, str]:

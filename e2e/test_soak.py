@@ -86,15 +86,8 @@ class Tenants(Market):
 async def recording(sandbox: Sandbox, api: Api) -> AsyncIterator[Recorder]:
     kinds = (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
     collections = dict.fromkeys(kinds, sandbox.namespace) | {Kind.BINDING_LEDGER: HOME}
-    recorder, started = Recorder(api=api, collections=collections), asyncio.Event()
-    watching = asyncio.ensure_future(recorder.run(started))
-    await started.wait()
-    try:
+    async with Recorder(api=api, collections=collections).running() as recorder:
         yield recorder
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching  # raises what it has died of
 
 
 @pytest.fixture

@@ -154,6 +154,23 @@ class Recorder(Record):
     collections: Mapping[Kind, str]
     """Namespace of each kind."""
 
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Record while inside.
+
+        Raises:
+            AssertionError: at the end, if the history has a gap.
+        """
+        started = asyncio.Event()
+        watching = asyncio.ensure_future(self.run(started))
+        await started.wait()
+        try:
+            yield self
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching  # raises what it has died of
+
     async def run(self, started: asyncio.Event) -> None:
         """Record until cancelled. `started`: from then on nothing is missed.
 
