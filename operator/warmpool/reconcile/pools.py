@@ -10,56 +10,35 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from warmpool.api.names import POOL_FINALIZER, ClaimPhase, Kind, Phase, Reason
-from warmpool.api.v1alpha1.pool import Health
 from warmpool.domain.actions import (
     Action,
     Build,
     Check,
-    ConfirmLost,
     CreateVm,
     Discard,
-    Fail,
-    InspectFault,
     Keep,
-    MakeReady,
     MarkClaimed,
     Preserve,
-    Rebuild,
-    Recover,
     Release,
-    Relocate,
-    ReportBuilding,
     Sicken,
-    Terminate,
-    Trouble,
 )
 from warmpool.domain.claims import Stock
-from warmpool.domain.cloud import BuildSpec, FaultClass, Server
+from warmpool.domain.cloud import Server
 from warmpool.domain.errors import (
-    CapacityRefused,
     CloudError,
     ClusterError,
     Conflict,
-    CredentialsRefused,
-    DependencyMissing,
-    Forbidden,
-    Invalid,
     NotFound,
-    OutcomeUnknown,
-    RequestRejected,
     TestFailed,
 )
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.domain.pools import (
-    PRESERVED_AT_MOST,
-    Mending,
     Plan,
     PoolFacts,
     VmView,
@@ -70,7 +49,6 @@ from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
 from warmpool.planning.filling import wall
-from warmpool.planning.lifecycle import keep_until
 from warmpool.planning.plan import look_back, plan
 from warmpool.planning.sizing import excess
 from warmpool.planning.turnover import wants_all
@@ -79,12 +57,15 @@ from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.checks import Checks
 from warmpool.reconcile.clouds import Clouds, CloudSession
 from warmpool.reconcile.custody import Custody
+from warmpool.reconcile.deeds import Deeds
 from warmpool.reconcile.events import Event
-from warmpool.reconcile.execute import BuildFailed, Executor, ProbeFailed, place_of
+from warmpool.reconcile.execute import Executor, place_of
 from warmpool.reconcile.finalizing import hold, let_go
 from warmpool.reconcile.groups import delete_groups
 from warmpool.reconcile.lookback import LookBack
 from warmpool.reconcile.marking import MARK_EVERY, Marking
+from warmpool.reconcile.memory import Memory
+from warmpool.reconcile.outcomes import CLUSTER_RETRY, Outcomes
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.setbacks import Setbacks
@@ -96,27 +77,6 @@ from warmpool.reconcile.writing import put_status
 
 log = logging.getLogger(__name__)
 
-MOVED_ON: Final = timedelta(milliseconds=100)
-"""Until a VM is looked at again that was not what it seemed; doubled up to `MOVED_ON_MAX`."""
-
-MOVED_ON_MAX: Final = timedelta(seconds=2)
-
-PROBE_EVERY: Final = timedelta(seconds=1)
-"""Between probes of a VM that is not up yet."""
-
-SEARCH_EVERY: Final = timedelta(seconds=1)
-"""Between searches for a server that a former leader may have POSTed; doubled to `SEARCH_MAX`."""
-
-SEARCH_MAX: Final = timedelta(seconds=4)
-
-TERMINATE_EVERY: Final = timedelta(seconds=1)
-"""Between looks at a server that is being deleted; doubled up to `TERMINATE_MAX`."""
-
-TERMINATE_MAX: Final = timedelta(seconds=20)
-
-CLUSTER_RETRY: Final = timedelta(seconds=1)
-"""After the API server failed us."""
-
 PASS_EVERY: Final = 0.03
 """Seconds between two passes over a pool: each event wakes it, and a claim has several."""
 
@@ -126,31 +86,8 @@ STATUS_EVERY: Final = timedelta(milliseconds=500)
 RELOOK: Final = timedelta(seconds=30)
 """A pool looks at itself so often, whatever has or has not woken it."""
 
-CONSOLE_SHOWN: Final = 500
-"""Characters of a failed VM's console in an Event, which has room for 1000."""
-
 AT_ONCE: Final = 64
 """Actions of one pool that run side by side, besides the bound on builds."""
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What a worker remembers between decisions. Lost with the leader, and found again."""
-
-    busy: set[VmUid] = field(default_factory=set)
-    creating: dict[Ref, CreateVm] = field(default_factory=dict)
-    """WarmVMs whose creation is under way. The watch may show one before the answer to its creation
-    comes, so they are known by name."""
-    mending: Mending = field(default_factory=Mending)
-    retries: dict[VmUid, tuple[datetime, int]] = field(default_factory=dict)
-    recycling: set[VmUid] = field(default_factory=set)
-    """VMs whose claims have ended in this term, and that are to be built anew. One whose rebuild
-    may or may not have happened is in it no more."""
-    rebuilt: dict[VmUid, tuple[datetime, float]] = field(default_factory=dict)
-    bucket: pace.Bucket | None = None
-    status_at: datetime | None = None
-    pause_until: datetime | None = None
-    """The API server failed us: a plan would have the same made or deleted again at once."""
 
 
 class PoolWorker:
@@ -174,18 +111,15 @@ class PoolWorker:
     ) -> None:
         """`wanted`: how many unclaimed VMs waiting claims have this pool build."""
         self._wanted = wanted
-        self._announce = announce
         self._recorder = recorder
         self._ref = ref
         self._store = store
         self._cluster = cluster
         self._clouds = clouds
         self._executor = executor
-        self._custody = custody
         self._look_back = look_back
         self._clock = clock
-        self._rng = rng
-        self._memory = _Memory()
+        self._memory = Memory()
         self._setbacks = Setbacks(ref, clock, rng)
         self._recipe = Recipe(cluster, clouds, clock)
         self._views = Views()
@@ -194,6 +128,30 @@ class PoolWorker:
         for vm in store.vms_of(ref):
             self._views.touch(vm.uid)
         self._surveyor = Surveyor(ref)
+        self._outcomes = Outcomes(
+            ref,
+            store=store,
+            clock=clock,
+            memory=self._memory,
+            executor=executor,
+            setbacks=self._setbacks,
+            surveyor=self._surveyor,
+            recipe=self._recipe,
+            recorder=recorder,
+            announce=announce,
+        )
+        self._deeds = Deeds(
+            executor,
+            self._outcomes,
+            custody,
+            store=store,
+            clock=clock,
+            memory=self._memory,
+            setbacks=self._setbacks,
+            checks=self._checks,
+            recipe=self._recipe,
+            recorder=recorder,
+        )
         self._generation = -1
         self._relook_at = clock.now()
         self._woken = asyncio.Event()
@@ -434,7 +392,7 @@ class PoolWorker:
         try:
             vm = await self._executor.create_vm(pool, ref, build)
         except ClusterError as error:
-            self._not_created(ref, error)
+            self._outcomes.not_created(ref, error)
             return
         else:
             self._memory.busy.add(vm.uid)
@@ -442,27 +400,12 @@ class PoolWorker:
         finally:
             del self._memory.creating[ref]
             self.wake()
-        await self._guarded(vm, self._post(vm, session), builds=True)
-
-    def _not_created(self, ref: Ref, error: ClusterError) -> None:
-        """A WarmVM could not be written. Only what is refused has its cause in what was written."""
-        log.warning("pool %s cannot create a WarmVM: %s", self._ref, error)
-        self._surveyor.broken(ref)
-        if isinstance(error, Invalid | Forbidden):
-            self._setbacks.refused("", Reason.INVALID_SPEC, str(error))
-        else:
-            self._memory.pause_until = self._clock.now() + CLUSTER_RETRY
-
-    async def _post(self, vm: Vm, session: CloudSession) -> None:
-        spec = self._recipe.spec_for(vm)
-        if spec is not None:
-            await self._executor.post(vm, spec, session)
-            self._setbacks.posted(vm.uid)
+        await self._guarded(vm, self._deeds.post(vm, session), builds=True)
 
     async def _act(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
         assert not isinstance(action, CreateVm)  # noqa: S101 - has a path of its own
         builds = isinstance(action, Build)
-        work = self._guarded(action.vm, self._work(action, pool, session), builds=builds)
+        work = self._guarded(action.vm, self._deeds.do(action, pool, session), builds=builds)
         if isinstance(action, Check):
             await work  # many that do not answer must keep nothing else waiting
             return
@@ -473,219 +416,17 @@ class PoolWorker:
         async with self._slots:
             await work
 
-    async def _work(self, action: Action, pool: Pool, session: CloudSession | None) -> None:
-        do = self._executor
-        match action:
-            case Discard(vm=vm, reason=reason):
-                self._recorder.condemned(vm.uid, reason)
-                await do.discard(vm)
-                self._memory.retries.pop(vm.uid, None)  # its end begins anew, and at once
-            case Release(vm=vm):
-                self._memory.recycling.add(vm.uid)
-                await do.release(vm)
-            case Sicken() | Preserve():
-                await self._write_down(action)
-            case CreateVm():
-                pass  # has a path of its own
-            case _ if session is None:
-                pass  # _start lets nothing through that needs a cloud when there is none
-            case Fail(vm=vm, server=server, reason=reason, message=message):
-                await do.give_up_late(vm, server, session, (reason, message))
-            case Build() | Rebuild() | ReportBuilding() | MakeReady() | InspectFault():
-                await self._bring_up(action, pool, session)
-            case Check():
-                await self._check(action, pool.spec.health, session)
-            case ConfirmLost() | Relocate() | Recover() | Terminate() | MarkClaimed() | Keep():
-                await self._look_after(action, session)
-            case _:
-                assert_never(action)
-
-    async def _write_down(self, action: Sicken | Preserve) -> None:
-        """Say of a VM that it does not work, or that it is kept although it does not."""
-        match action:
-            case Sicken(vm=vm, reason=reason, message=message):
-                await self._executor.sicken(vm, reason, message)
-            case Preserve(vm=vm, until=until):
-                await self._executor.preserve(vm, until)
-                note = f"VM {vm.ref.name} has failed and is kept until {until:%F %T} UTC"
-                self._tell(Reason.PRESERVED, note)
-
-    async def _bring_up(
-        self,
-        action: Build | Rebuild | ReportBuilding | MakeReady | InspectFault,
-        pool: Pool,
-        session: CloudSession,
-    ) -> None:
-        do, spec = self._executor, self._recipe.spec_for(action.vm)
-        match action:
-            case Build(vm=vm):
-                if spec is not None and await do.build(vm, spec, session):
-                    self._setbacks.posted(vm.uid)
-                elif spec is not None:
-                    self._again(vm, SEARCH_EVERY, SEARCH_MAX)
-            case Rebuild(vm=vm, server=server):
-                if spec is not None:
-                    await self._rebuild(vm, server, spec, session)
-                    moment = self._clock.now(), self._clock.monotonic()
-                    self._memory.rebuilt[vm.uid] = moment
-            case ReportBuilding(vm=vm, server=server):
-                await do.report_building(vm, server)
-            case MakeReady(vm=vm, server=server):
-                await do.make_ready(pool, vm, server, session)
-                self._succeeded(vm)
-            case InspectFault(vm=vm, server=server):
-                await do.inspect_fault(vm, server, session)
-
-    async def _rebuild(
-        self, vm: Vm, server: Server, spec: BuildSpec, session: CloudSession
-    ) -> None:
-        try:
-            await self._executor.rebuild(server, spec, session)
-        except OutcomeUnknown:
-            self._memory.recycling.discard(vm.uid)
-            raise
-
-    async def _check(self, action: Check, health: Health, session: CloudSession) -> None:
-        """See whether a VM works, and write it down if that is new."""
-        do, vm, found = self._executor, action.vm, action.trouble
-        if found is None and (said := await do.ask(health, action.server)):
-            found = Trouble(Reason.PROBE_FAILED, said)
-        self._checks.note(vm.uid, self._clock.now(), failed=found is not None)
-        if found is None:
-            if vm.phase is not Phase.READY:
-                await do.recover(vm, action.server, place_of(action.server, session))
-            self._store.trust(vm.uid)
-        elif vm.fault is None or vm.fault.reason != found.reason:
-            await do.sicken(vm, found.reason, found.message)
-
-    async def _look_after(
-        self,
-        action: ConfirmLost | Relocate | Recover | Terminate | MarkClaimed | Keep,
-        session: CloudSession,
-    ) -> None:
-        do = self._executor
-        match action:
-            case ConfirmLost(vm=vm):
-                await do.confirm_lost(vm, session)
-            case Relocate(vm=vm, server=server, place=place):
-                await do.relocate(vm, server, place)
-            case Recover(vm=vm, server=server):
-                await do.recover(vm, server, place_of(server, session))
-            case MarkClaimed(vm=vm, server=server):
-                if vm.claim is not None:
-                    await session.mark_claim(server, vm.claim, vm.pool)
-            case Keep(vm=vm, server=server):
-                await self._custody.keep(vm, server, session)
-            case Terminate(vm=vm):
-                if not await do.terminate(vm, session):
-                    self._again(vm, TERMINATE_EVERY, TERMINATE_MAX)
-
     async def _next_mark(self) -> None:
         await asyncio.sleep(MARK_EVERY)
         self.wake(self._marking.done())
 
     async def _guarded(self, vm: Vm, work: Coroutine[Any, Any, None], *, builds: bool) -> None:
-        """Run an action on a VM and turn what went wrong into what to do about it."""
-        uid = vm.uid
         try:
-            await work
-        except ProbeFailed:
-            self._memory.retries[uid] = (self._clock.now() + PROBE_EVERY, 0)
-        except BuildFailed as failure:
-            await self._build_failed(vm, failure)
-        except CloudError as error:
-            self._cloud_refused(vm, error, builds=builds)
-        except (Conflict, TestFailed, NotFound):
-            # The object moved on: a later pass sees it as it is, once the watch has shown it.
-            self._again(vm, MOVED_ON, MOVED_ON_MAX)
-        except ClusterError as error:
-            log.warning("VM %s: %s", vm.ref, error)
-            self._again(vm, CLUSTER_RETRY, timedelta(seconds=10))
-            self._memory.pause_until = self._clock.now() + CLUSTER_RETRY
-        else:
-            if not isinstance(self._store.vm(uid), Vm):
-                self._memory.retries.pop(uid, None)
-                self._memory.recycling.discard(uid)
+            await self._outcomes.await_end(vm, work, builds=builds)
         finally:
-            self._memory.busy.discard(uid)
-            self._views.touch(uid)
+            self._memory.busy.discard(vm.uid)
+            self._views.touch(vm.uid)
             self.wake()
-
-    def _tell(self, reason: Reason, note: str) -> None:
-        """Write an Event about the pool that a person would want to know of."""
-        pool = self._store.pool(self._ref)
-        if pool is not None:
-            self._announce(Event(Kind.WARM_POOL, self._ref, pool.uid, reason, note, warning=True))
-
-    # -- what went wrong ----------------------------------------------------------------------
-
-    def _again(self, vm: Vm, first: timedelta, longest: timedelta) -> None:
-        """Leave a VM alone for a while, twice as long each time."""
-        _, count = self._memory.retries.get(vm.uid, (None, 0))
-        pause = min(first * (1 << min(count, 10)), longest)
-        self._memory.retries[vm.uid] = (self._clock.now() + pause, count + 1)
-
-    def _cloud_refused(self, vm: Vm, error: CloudError, *, builds: bool) -> None:
-        """A call to the cloud failed: hold what has the same cause, condemn nothing.
-
-        Args:
-            vm: of which VM.
-            error: what the cloud said.
-            builds: whether it was asked for a server. A server that may not be deleted or rebuilt,
-                say since somebody has locked it, is no reason to build no others.
-        """
-        self._again(vm, pace.BACKOFF_FIRST, pace.BACKOFF_MAX)
-        if builds:
-            self._recorder.build_refused(vm, error)
-        match error:
-            case CredentialsRefused():
-                self._setbacks.refused("", error.reason, str(error))
-            case CapacityRefused():
-                self._no_room(vm, error.reason, str(error))
-            case RequestRejected() | DependencyMissing() if builds:
-                self._recipe.doubt()
-                self._setbacks.refused("", error.reason, str(error))
-            case _:
-                log.info("VM %s: %s", vm.ref, error)
-                self._setbacks.fault(error.reason, str(error))
-
-    async def _build_failed(self, vm: Vm, failure: BuildFailed) -> None:
-        """A server failed: the WarmVM goes, and the pool holds or slows down."""
-        log.warning("VM %s failed: %s: %s", vm.ref, failure.reason, failure)
-        self._recorder.build_failed(vm, failure.reason, str(failure), failure.kind)
-        ends = f"; its console ends: {failure.console[-CONSOLE_SHOWN:]}" if failure.console else ""
-        self._tell(failure.reason, f"VM {vm.ref.name} failed: {failure}{ends}")
-        if failure.kind is FaultClass.CAPACITY:
-            self._no_room(vm, failure.reason, str(failure))
-        elif self._surveyor.failed(vm) and failure.kind is FaultClass.HOSTS:
-            self._setbacks.fault(failure.reason, str(failure))
-        else:
-            self._setbacks.failed(failure.reason, str(failure))
-        with contextlib.suppress(ClusterError):
-            await self._executor.fail(vm, failure, self._keep_until(vm, failure))
-
-    def _keep_until(self, vm: Vm, failure: BuildFailed) -> datetime | None:
-        """Until when a failed build is kept that has a server to look at."""
-        pool = self._store.pool(self._ref)
-        kept = sum(other.keep_until is not None for other in self._store.vms_of(self._ref))
-        if pool is None or failure.server is None or kept >= PRESERVED_AT_MOST:
-            return None
-        return keep_until(vm, pool.preserve, self._clock.now())
-
-    def _no_room(self, vm: Vm, reason: Reason, message: str) -> None:
-        """What was refused for want of room: on one hypervisor, or anywhere that Nova looked."""
-        if reason is Reason.NO_VALID_HOST and self._surveyor.failed(vm):
-            self._setbacks.fault(reason, message)
-        else:
-            self._setbacks.refused(vm.zone, reason, message)
-
-    def _succeeded(self, vm: Vm) -> None:
-        """A build came to its end."""
-        self._surveyor.worked(vm)
-        self._setbacks.succeeded(vm.uid, vm.zone)
-        self._memory.retries.pop(vm.uid, None)
-        self._memory.rebuilt.pop(vm.uid, None)
-        self._memory.recycling.discard(vm.uid)
 
     # -- say ----------------------------------------------------------------------------------
 
