@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     )
     """Name of the data stream, and of its index template."""
 
+    notices_secret: str | None = Field(
+        default=None, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$"
+    )
+    """Name of the Secret in the operator's own namespace that says who is told what, by mail and
+    the rest. Unset: nobody is told anything."""
+
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of `/metrics`. Unset: none is opened. 0: one that is free; the log tells."""
 

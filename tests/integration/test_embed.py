@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from builders import a_pool_body
+from doubles.mail import a_mail_server, text_of
 from warmpool.api.names import LABEL_ROLE, Kind
 from warmpool.cli import main
 from warmpool.domain.ids import Ref
@@ -371,3 +372,20 @@ async def test_an_operator_that_is_stopped_while_nobody_answers_ends(
         await operator.stop()
     with pytest.raises(RuntimeError, match="stopped before it was ready"):
         await waiting
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_people_are_told_by_mail_who_leads(
+    plane: ControlPlane, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """As whoever follows docs/notices.md has it: the Secret, the variable, a mail."""
+    async with a_mail_server() as server:
+        notices = f"routes: {{oncall: {{to: ['{server.url}'], gather: 0s}}}}"
+        create = ("create", "secret", "generic", "warmpool-notices", "-n", HOME)
+        content = f"--from-literal=notices.yaml={notices}"
+        await asyncio.to_thread(plane.kubectl, *create, content)
+        told = {"notices_secret": "warmpool-notices", "history_dir": tmp_path}
+        async with Operator(settings(identity="replica-a", **told)):
+            await until(lambda: server.mails, "a mail")
+    assert server.mails[0]["subject"] == "warmpool: replica-a leads"
+    assert "leads since" in text_of(server.mails[0])

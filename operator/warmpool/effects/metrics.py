@@ -216,6 +216,11 @@ class _Gauges(Collector):
         )
         lost.add_metric((), now.history_lost)
         yield lost
+        yield GaugeMetricFamily(
+            "warmpool_notices_waiting",
+            "Topics that people have not been told of yet.",
+            now.notices_waiting,
+        )
         yield from _of_pools(now)
 
 

@@ -118,7 +118,7 @@ class Replica:
                 serving = probes.serving(self.vitals, settings.probe_address, settings.probe_port)
                 log.info("probes at %s", await stack.enter_async_context(serving))
             cluster = await stack.enter_async_context(KubeCluster(login, settings.namespace))
-            await stack.enter_async_context(self._telling.running(cluster))
+            await stack.enter_async_context(self._telling.running(cluster, cluster.secret))
             comparer = Comparer(self._store, cluster)
             if await _unless(stopping, partial(self._first_look, comparer)):
                 self._cluster = cluster

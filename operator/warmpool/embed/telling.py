@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from warmpool.domain.history import Record
+from warmpool.domain.ids import Ref
 from warmpool.effects.history_sqlite import SqliteHistory
 from warmpool.effects.metrics import Metrics
+from warmpool.effects.notice_routes import ReadSecret, SecretRoutes
+from warmpool.effects.notify import AppriseSender
+from warmpool.effects.outbox import FileBox
 from warmpool.effects.spool import SqliteSpool
 from warmpool.handlers import scrapes
 from warmpool.handlers.page import Page
@@ -17,6 +21,7 @@ from warmpool.ports.history import History, Spool
 from warmpool.ports.metrics import Sample
 from warmpool.ports.reviews import Reviews
 from warmpool.reconcile.metering import Refills, claims_waiting, measure_lag, pool_samples
+from warmpool.reconcile.notifying import Notifying
 from warmpool.reconcile.shipping import Shipping
 from warmpool.reconcile.store import Store
 from warmpool.settings import Settings
@@ -49,6 +54,7 @@ class Telling:
         self._leads = leads
         history = open_history(settings, clock)
         self._shipping = Shipping(open_spool(settings), history)
+        self._notifying: Notifying | None = None
         self._page = Page(store, history, clock, identity, leads)
         self.metrics = Metrics(self._sample)
         store.listen(Refills(store, clock, self.metrics, leads).changed)
@@ -57,13 +63,16 @@ class Telling:
         """Take a record over. In the loop's own thread; returns at once."""
         self.metrics.record(record)
         self._shipping.take(record)
+        if self._notifying is not None:
+            self._notifying.take(record)
 
     @contextlib.asynccontextmanager
-    async def running(self, reviews: Reviews) -> AsyncIterator[None]:
-        """Bring records on, and serve metrics and the page meanwhile.
+    async def running(self, reviews: Reviews, read_secret: ReadSecret) -> AsyncIterator[None]:
+        """Bring records on, tell people, and serve metrics and the page meanwhile.
 
         Args:
             reviews: asked who may see them, where they are bound beyond loopback.
+            read_secret: reads whom to tell.
 
         Raises:
             OSError: a port cannot be had.
@@ -73,6 +82,9 @@ class Telling:
             log.info("WARMPOOL_HISTORY_DIR is unset: history ends with this process, if it is here")
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._shipping.running())
+            if settings.notices_secret is not None:
+                secret = Ref(settings.namespace, settings.notices_secret)
+                await stack.enter_async_context(self._telling_people(secret, read_secret))
             if settings.metrics_port is not None:
                 address, port = settings.metrics_address, settings.metrics_port
                 scrape = self.metrics.scrape
@@ -89,6 +101,25 @@ class Telling:
                 measuring.cancel()
                 await asyncio.gather(measuring, return_exceptions=True)
 
+    @contextlib.asynccontextmanager
+    async def _telling_people(self, secret: Ref, read_secret: ReadSecret) -> AsyncIterator[None]:
+        directory = self._settings.history_dir
+        notifying = Notifying(
+            self._store,
+            self._clock,
+            box=FileBox(None if directory is None else directory / "outbox.json"),
+            routes=SecretRoutes(read_secret, secret),
+            sender=AppriseSender(),
+            leads=self._leads,
+        )
+        async with notifying.running():
+            self._notifying = notifying
+            unlisten = self._store.listen(notifying.changed)
+            try:
+                yield
+            finally:
+                unlisten()
+
     def _sample(self) -> Sample:
         return Sample(
             leads=self._leads(),
@@ -96,6 +127,7 @@ class Telling:
             claims_waiting=claims_waiting(self._store),
             spool_records=self._shipping.waiting,
             history_lost=self._shipping.dropped,
+            notices_waiting=0 if self._notifying is None else self._notifying.waiting,
         )
 
 

@@ -29,6 +29,8 @@ class Sample:
     spool_records: int = 0
     history_lost: int = 0
     """Records that had to be dropped, so far."""
+    notices_waiting: int = 0
+    """News that people have not been told yet."""
 
 
 class Meter(Protocol):

@@ -247,6 +247,11 @@ OPERATOR: Final = (
         ),
     ),
     Panel(
+        "Notices on their way",
+        "Topics that people have not been told of yet, by replica.",
+        (Query("warmpool_notices_waiting", "{{instance}}"),),
+    ),
+    Panel(
         "Changes of the leader",
         "Leaderships that began and ended within an hour.",
         (
