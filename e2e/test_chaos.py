@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from harness.crew import Crew
 from harness.etcd import Etcd
 from harness.fleet import LEASE, install
 from harness.history import Api, Event
-from harness.leading import Court, Finding, Terms
+from harness.leading import Court, Finding, Terms, blind_since
 from harness.market import Market
 from harness.monkey import NAMES, Deed, Monkey, schedule
 from harness.proxy import Proxy
@@ -38,6 +39,7 @@ from harness.replay import Replay, Verdict
 from harness.sandbox import Sandbox
 from harness.servers import (
     Sizes,
+    built_at,
     crowded,
     doubles,
     forgotten,
@@ -240,9 +242,10 @@ def judge(stage: Stage) -> Judgement:
     journal = stage.cloud.journal()
     finding, writers = who_wrote(stage, events)
     reserves = {stage.sandbox.named("data"): RESERVE}
-    verdict = Replay(events, reserves, writers).run()
+    blind = partial(blind_since, stage.monkey.troubles)
+    verdict = Replay(events, reserves, writers, blind).run()
     late = {w.name for w in finding.late if (w.verb, w.what) == ("create", "warmvms")}
-    sizes = Sizes(events, late)
+    sizes = Sizes(events, late, built_at(journal))
     sizes.run()
     servers = servers_of(journal, stage.there())
     faults = [*verdict.faults, *finding.faults, *sizes.faults]

@@ -15,10 +15,11 @@ import pytest
 from harness import audit
 from harness.audit import Write
 from harness.history import Event
-from harness.leading import Court, Finding, Terms, Trouble
+from harness.leading import Court, Finding, Terms, Trouble, blind_since
 from harness.monkey import NAMES, Deed, schedule
 from harness.servers import (
     Sizes,
+    built_at,
     crowded,
     doubles,
     forgotten,
@@ -186,6 +187,39 @@ def test_a_line_that_was_cut_off_costs_no_other() -> None:
     assert len(audit.read(text)) == 2
 
 
+@pytest.mark.parametrize(
+    ("troubles", "since"),
+    [
+        ([], 10),
+        ([trouble(6, 12)], 6),
+        ([trouble(6, 12, "")], 6),
+        ([trouble(6, 12, "b-")], 10),
+        ([trouble(6, 9)], 6),
+        ([trouble(3, 6), trouble(6.5, 9)], 3),
+        ([trouble(3, 4), trouble(6.5, 9)], 6.5),
+        ([trouble(12, 14)], 10),
+        ([replace(trouble(6, 12, ""), kind="cloud")], 10),
+        ([replace(trouble(6, 12), kind="kill")], 10),
+    ],
+    ids=[
+        "nothing",
+        "it was cut off",
+        "all were",
+        "another was",
+        "just before",
+        "again before it had caught up",
+        "again afterwards",
+        "later",
+        "the cloud was",
+        "its predecessor was killed",
+    ],
+)
+def test_a_replica_that_was_cut_off_has_seen_nothing_since(
+    troubles: list[Trouble], since: float
+) -> None:
+    assert blind_since(troubles, "a-1", T + 10, T + 11) == T + since
+
+
 # -- I4, I5, I6: servers ------------------------------------------------------------------------
 
 
@@ -196,13 +230,13 @@ def entry(what: str, server: str, at: float, *, owner: str = "", mark: str = "we
     return {"at": stamp(at), "what": what, "server": server, "name": name, "tags": tags}
 
 
-def vm(uid: str, revision: int, *, gone: bool = False, **spec: Any) -> Event:
+def vm(uid: str, revision: float, *, gone: bool = False, **spec: Any) -> Event:
     meta: Body = {"uid": uid, "name": f"data-{uid}"}
     status = {"phase": spec.pop("phase", "Ready"), "serverID": spec.pop("server", "")}
     if spec.pop("leaves", False):
         meta["deletionTimestamp"] = stamp(0)
     body = {"metadata": meta, "spec": {"poolRef": {"name": "data"}, **spec}, "status": status}
-    return Event(revision, T + revision, Kind.WARM_VM, body, gone)
+    return Event(int(revision), T + revision, Kind.WARM_VM, body, gone)
 
 
 def pool(revision: int, **spec: Any) -> Event:
@@ -238,11 +272,11 @@ def test_a_warmvm_that_forgets_its_server_is_found(later: str) -> None:
 
 
 def test_whatever_is_done_to_a_server_without_our_mark_is_found() -> None:
-    ours = [entry(what, "s", 1) for what in ("posted", "delete", "gone")]
+    ours = [entry(what, "s", 1) for what in ("posted", "active", "delete", "gone")]
     assert list(untouched(ours, "we")) == []
     for what, mark in (("delete", ""), ("rebuild", "another"), ("posted", "")):
         assert len(list(untouched([*ours, entry(what, "x", 1, mark=mark)], "we"))) == 1
-    assert list(untouched([entry("gone", "x", 1, mark="")], "we")) == []
+    assert list(untouched([entry(w, "x", 1, mark="") for w in ("active", "gone")], "we")) == []
 
 
 def test_more_vms_with_servers_than_the_pool_may_have_are_found() -> None:
@@ -259,8 +293,10 @@ def test_two_servers_of_one_warmvm_count_once_for_the_pools_size() -> None:
     assert list(crowded(servers_of(journal, set("abc")), {"data": 2})) == []
 
 
-def sized(*events: Event, late: frozenset[str] = frozenset()) -> list[str]:
-    sizes = Sizes(events, late)
+def sized(
+    *events: Event, late: frozenset[str] = frozenset(), journal: Sequence[Body] = ()
+) -> list[str]:
+    sizes = Sizes(events, late, built_at(journal))
     sizes.run()
     return sizes.faults
 
@@ -330,11 +366,18 @@ def test_too_many_in_all_and_too_many_builds_are_found() -> None:
     assert "2 builds" in sized(slow, vm("a", 2, phase="Building"), vm("b", 3, phase="Pending"))[0]
 
 
-def test_a_build_that_is_about_to_be_ready_makes_room_for_the_next_one() -> None:
+def test_a_build_that_nova_has_ended_makes_room_however_late_that_is_written() -> None:
+    """The API server was away for five seconds, and who led saw what Nova had built."""
     slow = pool(1, replicas=9, maxConcurrent=1)
-    first, second = vm("a", 2, phase="Building"), vm("b", 3, phase="Pending")
-    assert sized(slow, first, second, vm("a", 4, phase="Ready")) == []
-    assert len(sized(slow, first, second, vm("a", 9, phase="Ready"))) == 1
+    story = slow, vm("a", 2, phase="Building"), vm("b", 9, phase="Pending")
+    assert sized(*story, journal=[entry("active", "a", 8.5)]) == []
+    assert len(sized(*story, journal=[entry("active", "a", 9.5)])) == 1
+    assert len(sized(*story, vm("a", 9.5, phase="Ready"))) == 1, "its word counts for nothing"
+
+
+def test_the_first_server_that_is_built_is_the_end_of_a_build() -> None:
+    journal = [entry("active", "s", 3, owner="a"), entry("active", "t", 8, owner="a")]
+    assert built_at(journal) == {"a": T + 3}
 
 
 # -- the monkey ---------------------------------------------------------------------------------

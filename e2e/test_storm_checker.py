@@ -196,6 +196,40 @@ def test_a_claim_that_waits_holds_the_next_one_back() -> None:
     assert faults([*story, given_up]) == []
 
 
+def test_who_was_cut_off_refuses_by_what_it_has_seen_last() -> None:
+    """v3 became ready while its leader's network swallowed everything."""
+    story = [
+        *SETTLED,
+        vm("v3", "r2", phase="Building"),
+        vm("v3", "r2"),
+        *[vm("v1", "r1", "c")] * 3,
+        claim("d", 1),
+        claim("d", 1, refused()),
+    ]
+    events = [Event(r, AT + r, kind, body) for r, (kind, body) in enumerate(story, 1)]
+    cut = events[len(SETTLED) + 1].at
+
+    def verdict(since: float) -> list[str]:
+        return Replay(events, {}, None, lambda *_: since).run().faults
+
+    assert verdict(cut + 2) != []
+    assert verdict(cut) == []
+
+
+def test_who_was_cut_off_before_it_took_over_has_looked_then() -> None:
+    story = [
+        ledger(),
+        vm("v1", "r1", phase="Building"),
+        vm("v1", "r1"),
+        ledger(2),
+        *[vm("v1", "r1")] * 3,
+        claim("c", 1),
+        claim("c", 1, refused()),
+    ]
+    events = [Event(r, AT + r, kind, body) for r, (kind, body) in enumerate(story, 1)]
+    assert Replay(events, {}, None, lambda *_: AT).run().faults != []
+
+
 SPOTS = {("data", Spot("z", f"r{n}", f"h{n}")): 2 for n in range(3)}
 
 

@@ -29,6 +29,13 @@ from warmpool.api.names import Kind
 SLACK: Final = 1.0
 """Seconds from a look at the clock to the API server's receipt, on a machine that is busy."""
 
+CAUGHT_UP: Final = 2.0
+"""Seconds after a trouble's end by which watches show what is there: kopf waits for one before it
+asks for a new one."""
+
+UNSEEN: Final = ("kill", "term", "cloud")
+"""Troubles after which a replica that is there sees as well as before."""
+
 LEASES: Final = "leases"
 
 
@@ -43,6 +50,22 @@ class Trouble:
     """How the names of those begin that it struck."""
     delays: bool = True
     """Whether it can hold up what is under way, and not only end it."""
+
+    def blinds(self, replica: str) -> bool:
+        """Whether it keeps a replica from seeing what others write."""
+        return self.kind not in UNSEEN and replica.startswith(self.replica)
+
+
+def blind_since(troubles: Sequence[Trouble], replica: str, since: float, until: float) -> float:
+    """Since when a replica's watches may have stood still at some moment between these two.
+
+    Who is cut off again before it has caught up has seen nothing since the first time.
+    """
+    hits = [trouble for trouble in troubles if trouble.blinds(replica)]
+    for trouble in sorted(hits, key=lambda trouble: trouble.begin, reverse=True):
+        if trouble.begin <= until and trouble.end + CAUGHT_UP >= since:
+            since = min(since, trouble.begin)
+    return since
 
 
 @dataclass(slots=True)

@@ -2,14 +2,15 @@
 
 A refusal is judged by when it may have been decided. That is not before the claim was there, nor
 before the leader that wrote it had taken over, and not after its status was written; the watch of
-the operator may be `LAG` behind. It is wrong if the claim could have been had at every moment of
-that time, even without the VMs that claims before it got in the same commit.
+the operator may be `LAG` behind, or as far as it was cut off by what was done to it, but never
+behind its takeover, at which it has looked for itself. It is wrong if the claim could have been had
+at every moment of that time, even without the VMs that claims before it got in the same commit.
 """
 
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +27,14 @@ HELD_BACK: Final = "is kept for claims that wait before it"
 """What the refusal of a claim says that may not pass others."""
 
 RESERVE_PRIORITY: Final = 1000
+
+Blindness = Callable[[str, float, float], float]
+"""Since when a replica may have seen nothing, of those moments between two at which it was cut off;
+the first of them, if it was not."""
+
+
+def _sees(_: str, since: float, __: float) -> float:
+    return since
 
 
 @dataclass(slots=True)
@@ -76,6 +85,7 @@ class Replay:
         events: Sequence[Event],
         reserves: Mapping[str, int],
         writers: Mapping[int, str] | None = None,
+        blind_since: Blindness = _sees,
     ) -> None:
         """Take a history.
 
@@ -83,10 +93,12 @@ class Replay:
             events: in any order.
             reserves: of each pool.
             writers: the replica that wrote a revision, where it is known; None: who led last did.
+            blind_since: what had befallen the watches of a replica.
         """
         self._events = sorted(events, key=lambda event: event.revision)
         self._reserves = reserves
         self._writers = writers
+        self._blind_since = blind_since
         self._state = State()
         self._verdict = Verdict()
         self._revisions: list[int] = []
@@ -287,23 +299,26 @@ class Replay:
     def _window(self, uid: str, answer: Event, reason: str) -> tuple[int, int]:
         """The first moment of the decision, with the lag and without."""
         created = self._created[uid]
-        takeover = self._takeover(answer.revision)
+        takeover, writer = self._takeover(answer.revision)
         fair = bisect_right(self._revisions, max(created.revision, takeover)) - 1
         seen = created.at
         if reason == "TimedOut":
             stamp = moment(answer.body["metadata"]["creationTimestamp"])
             seen = stamp + float(answer.body["spec"]["timeout"].removesuffix("s"))
             fair = max(fair, bisect_right(self._times, seen) - 1)
-        first = min(fair, bisect_right(self._times, seen - LAG) - 1)
-        return max(0, first), fair
+        blind = self._blind_since(writer, seen, answer.at)
+        blind_at = bisect_right(self._times, blind - LAG) - 1
+        looked_at = bisect_right(self._revisions, takeover) - 1
+        lagging = min(bisect_right(self._times, seen - LAG) - 1, max(blind_at, looked_at))
+        return max(0, min(fair, lagging)), fair
 
-    def _takeover(self, revision: int) -> int:
+    def _takeover(self, revision: int) -> tuple[int, str]:
         """When the leader that wrote a revision had taken over, or 0: a late one's may be old."""
         before = [t for t in self._takeovers if t[0] <= revision]
         if self._writers is None:
-            return before[-1][0]
-        writer = self._writers.get(revision)
-        return max((at for at, holder in before if holder == writer), default=0)
+            return before[-1]
+        writer = self._writers.get(revision, "")
+        return max((at for at, holder in before if holder == writer), default=0), writer
 
     def _short_at(self, at: int, answer: Event, *, held: bool) -> bool:
         """Whether the claim could not be had from what was free at a moment."""

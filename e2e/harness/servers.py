@@ -3,7 +3,8 @@
 - I4: a WarmVM never forgets its server. A server that is left behind without a WarmVM is found and
   deleted: here that is looked at in the end, once the sweeper had its time.
 - I5: whoever adds a WarmVM to a pool does not exceed what the pool may have, counted at the very
-  revision at which it was added. What a replica that leads no more has added late counts for
+  revision at which it was added. A build is under way until Nova has built its server, whenever
+  somebody comes to write that down. What a replica that leads no more has added late counts for
   nobody there: no plan can have known of it. A server that it is given counts all the same: there
   are never more VMs with servers than the pool may have.
 - I6: nothing was asked for a server without our mark.
@@ -33,11 +34,10 @@ LEAVING: Final = 2.0
 YOUNG: Final = 1.0
 """Seconds within which nobody decides that a VM goes but to undo that there are too many."""
 
-LANDING: Final = 2.0
-"""Seconds from the end of a build in Nova, which makes room for the next one, to its WarmVM's word
-that it is ready."""
-
 ON_ITS_WAY: Final = ("Pending", "Building")
+
+BY_ITSELF: Final = ("active", "gone")
+"""Entries of the journal that nobody had asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,15 @@ def servers_of(journal: Iterable[Body], there: AbstractSet[str]) -> list[Server]
     ]
 
 
+def built_at(journal: Iterable[Body]) -> dict[str, float]:
+    """When each WarmVM had its first server that was built, by its uid."""
+    built: dict[str, float] = {}
+    for entry in journal:
+        if entry["what"] == "active":
+            built.setdefault(_owner(entry), moment(entry["at"]))
+    return built
+
+
 def _owner(entry: Body) -> str:
     tags = [tag for tag in entry["tags"] if tag.startswith(TAG_OWNER)]
     return tags[0].removeprefix(TAG_OWNER) if tags else ""
@@ -78,7 +87,7 @@ def untouched(journal: Iterable[Body], installation: str) -> Iterator[str]:
     """I6: what was done to servers without our mark, or posted without it."""
     mark = TAG_INSTALLATION + installation
     for entry in journal:
-        if entry["what"] != "gone" and mark not in entry["tags"]:
+        if entry["what"] not in BY_ITSELF and mark not in entry["tags"]:
             yield f"I6: {entry['what']} of server {entry['name']}, which has {entry['tags']}"
 
 
@@ -152,6 +161,8 @@ class Sizes:
     events: Sequence[Event]
     late: AbstractSet[str]
     """Names of WarmVMs that were added by a replica that led no more."""
+    built: Mapping[str, float] = field(default_factory=dict)
+    """When Nova had built the server of each, by the WarmVM's uid."""
     faults: list[str] = field(default_factory=list)
     figures: Counter[str] = field(default_factory=Counter)
     _vms: dict[str, Body] = field(default_factory=dict)
@@ -162,7 +173,6 @@ class Sizes:
     _born: dict[str, float] = field(default_factory=dict)
     _leaves: dict[str, float] = field(default_factory=dict)
     _bound_at: dict[str, float] = field(default_factory=dict)
-    _ready_at: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Look at everything."""
@@ -184,8 +194,6 @@ class Sizes:
         """What will be known only later of decisions that were taken before."""
         for event in self.events:
             if event.kind is Kind.WARM_VM:
-                if _phase(event.body) == "Ready":
-                    self._ready_at.setdefault(event.uid, event.at)
                 if _is_going(event):
                     self._leaves.setdefault(event.uid, event.at)
             elif event.kind is Kind.BINDING_LEDGER and not event.gone:
@@ -226,7 +234,7 @@ class Sizes:
             return  # VMs come back to it by themselves, and are built anew beyond its pace
         free = [vm for uid, vm in there.items() if self._counts(uid, vm, event.at)]
         building = sum(
-            _phase(vm) in ON_ITS_WAY and self._ready_at.get(uid, inf) > event.at + LANDING
+            _phase(vm) in ON_ITS_WAY and self.built.get(uid, inf) > event.at
             for uid, vm in there.items()
             if self._counts(uid, vm, event.at)
         )

@@ -31,11 +31,11 @@ def test_a_servers_life_is_written_down_in_order_with_its_tags() -> None:
     nova.set_tags(server, ("theirs",))
     nova.delete(server)
     clock.advance(60)
-    assert what(nova) == ["posted", "rebuild", "metadata", "tags", "delete", "gone"]
+    assert what(nova) == ["posted", "active", "rebuild", "metadata", "tags", "delete", "gone"]
     entries = journal(nova)["entries"]
-    assert [e["tags"] for e in entries] == [("ours",)] * 4 + [("theirs",)] * 2
+    assert [e["tags"] for e in entries] == [("ours",)] * 5 + [("theirs",)] * 2
     assert {e["server"] for e in entries} == {server.id}
-    assert entries[1]["at"] == (EPOCH + timedelta(seconds=60)).isoformat()
+    assert entries[2]["at"] == (EPOCH + timedelta(seconds=60)).isoformat()
 
 
 def test_a_post_that_vanishes_is_written_down_all_the_same() -> None:
@@ -50,7 +50,15 @@ def test_a_server_that_is_gone_by_itself_was_not_deleted() -> None:
     [server] = nova.create(request)
     clock.advance(60)
     nova.wipe(server)
-    assert what(nova) == ["posted", "gone"]
+    assert what(nova) == ["posted", "active", "gone"]
+
+
+def test_a_server_that_was_never_built_was_never_active() -> None:
+    nova, clock, request = a_cloud()
+    nova.arm(SpawnFault(effect="abort"))
+    nova.create(request)
+    clock.advance(60)
+    assert what(nova) == ["posted"]
 
 
 def test_the_oldest_entries_go_and_are_counted() -> None:

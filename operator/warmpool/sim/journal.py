@@ -15,8 +15,8 @@ class Entry:
 
     at: datetime
     what: str
-    """`posted` (accepted, also of one that then vanishes), `delete`, `gone`, `metadata`, `tags`,
-    `update`, or the key of an action: `rebuild`."""
+    """`posted` (accepted, also of one that then vanishes), `active` (built), `delete`, `gone`,
+    `metadata`, `tags`, `update`, or the key of an action: `rebuild`."""
     server: str
     """Its id."""
     name: str

@@ -134,6 +134,7 @@ class Spawns:
         return server.id not in self._world.servers
 
     def _activate(self, server: Server) -> None:
+        self._world.note("active", server)
         server.vm_state, server.task, server.power = "active", None, POWER_ON
         self._world.touch(server)
         server.launched = server.updated
