@@ -171,18 +171,32 @@ def test_what_is_swallowed_is_lost_and_its_connection_with_it(
         assert echoes(idle, b"three")
 
 
-def test_answers_lag_on_connections_that_are_there(echo: tuple[str, list[bytes]]) -> None:
-    url, heard = echo
-    with Proxy(url) as proxy, connected(proxy) as client:
-        assert echoes(client, b"one")
+def test_a_watch_lags_and_whoever_asks_is_answered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as api, contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(f"https://127.0.0.1:{api.getsockname()[1]}"))
+        client = stack.enter_context(connected(proxy))
+        server, _ = api.accept()
+        stack.callback(server.close)
+        client.sendall(b"watch")
+        assert server.recv(100) == b"watch"
+        server.sendall(b"one")
+        assert client.recv(100) == b"one"
         proxy.turn(Mode.LAG)
-        client.sendall(b"two")
+        server.sendall(b"two")
         assert is_silent(client)
-        assert heard == [b"one", b"two"]
-        with connected(proxy) as another:
-            assert echoes(another, b"three")
         proxy.heal()
         assert client.recv(100) == b"two"
+
+
+def test_while_watches_lag_connections_that_are_kept_open_are_served(
+    echo: tuple[str, list[bytes]],
+) -> None:
+    with Proxy(echo[0]) as proxy, connected(proxy) as client:
+        assert echoes(client, b"one")
+        proxy.turn(Mode.LAG)
+        assert echoes(client, b"two")
+        with connected(proxy) as another:
+            assert echoes(another, b"three")
 
 
 def test_what_is_slow_arrives_all_the_same(echo: tuple[str, list[bytes]]) -> None:

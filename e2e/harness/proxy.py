@@ -50,8 +50,8 @@ class Mode(Enum):
     SWALLOW = auto()
     """Nothing ever arrives, and connections that lost something are reset when it is over."""
     LAG = auto()
-    """What the server says over connections that are there already is held: for those who open new
-    ones for what they ask, only their watches stand still."""
+    """What the server says is held on connections that nobody asks anything on: watches that are
+    there already stand still, and all else goes on."""
     SLOW = auto()
     """All arrives, late."""
 
@@ -215,6 +215,8 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
+                if to_server:
+                    link.answers_pass.set()
                 await self._passing[to_server].wait()
                 if not to_server:
                     await link.answers_pass.wait()
