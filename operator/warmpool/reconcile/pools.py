@@ -218,7 +218,7 @@ class PoolWorker:
         self._memory.mending = decided.mending
         for action in sorted(decided.actions, key=_goes_last):
             self._start(action, pool, session, tasks)
-        if (unmarked := self._marking.next()) is not None:
+        for unmarked in self._marking.next():
             self.wake(unmarked)
         self._use(facts, session)
         written = await self._say(facts)
@@ -418,7 +418,9 @@ class PoolWorker:
 
     async def _next_mark(self) -> None:
         await asyncio.sleep(MARK_EVERY)
-        self.wake(self._marking.done())
+        self._marking.done()
+        for unmarked in self._marking.next():
+            self.wake(unmarked)
 
     async def _guarded(self, vm: Vm, work: Coroutine[Any, Any, None], *, builds: bool) -> None:
         try:
