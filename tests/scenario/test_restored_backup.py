@@ -15,9 +15,11 @@ import pytest
 
 from doubles.cluster import Backup, FakeCluster
 from lab import Lab
-from warmpool.api.names import Kind, Reason
+from warmpool.api.names import LABEL_HELD, Kind, Reason
+from warmpool.api.v1alpha1.vm import ClaimRef
 from warmpool.domain.errors import ClusterUnavailable, TestFailed, WentBack
 from warmpool.domain.ids import Ref
+from warmpool.domain.marks import read_marks
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.sweeper import CONDEMN_AFTER, SWEEP_EVERY
 from warmpool.sim.faults import ApiFault, SpawnFault
@@ -408,6 +410,79 @@ async def test_a_person_decides_what_becomes_of_what_is_kept(word: str) -> None:
 
 def ref_of(vm: Body) -> Ref:
     return Ref(vm["metadata"]["namespace"], vm["metadata"]["name"])
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Recycle"])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "living"])
+async def test_what_is_given_back_to_an_older_claim_is_that_claims(
+    policy: str, *, ended: bool
+) -> None:
+    """It was kept again at once, and again: its mark still named the one that is forgotten."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=1, maxSize=1, reclaimPolicy="Recycle")
+        await lab.until(lambda: lab.is_even(pool, 1))
+        first = await bound(lab, "first")
+        backup = lab.cluster.backup()
+        lab.delete(Kind.VM_CLAIM, first)
+        await bound(lab, "second", onUnsatisfied="Wait", timeout="10m")
+        loss = await lose(lab, backup)
+        [server] = loss.users
+        await lab.until(lambda: held(vm_of(lab, server)))
+        if ended:
+            lab.delete(Kind.VM_CLAIM, first)
+        ref = ref_of(vm_of(lab, server))
+        give_back = [
+            {"op": "add", "path": "/spec/retained", "value": False},
+            {"op": "add", "path": "/spec/reclaimPolicy", "value": policy},
+        ]
+        await lab.cluster.patch(Kind.WARM_VM, ref, give_back)
+        if ended:
+            await lab.until(lambda: lab.is_even(pool, 1), within=120)
+            assert server in {s.id for s in lab.servers()} or policy == "Delete"
+            assert all(LABEL_HELD not in vm["metadata"]["labels"] for _, vm in lab.vms())
+            return
+        await asyncio.sleep(60)
+        vm = vm_of(lab, server)
+        assert not held(vm)
+        assert not vm["spec"]["retained"]
+        there = {s.id: s for s in lab.servers()}[server]
+        assert read_marks(there.metadata).claim == ClaimRef(**vm["spec"]["claimRef"])
+
+
+async def test_a_claim_ref_that_somebody_took_off_by_hand_costs_nobody_the_vm() -> None:
+    async with Lab() as lab:
+        pool = lab.pool(replicas=1, maxSize=1)
+        await lab.until(lambda: lab.is_even(pool, 1))
+        claim = await bound(lab, "one")
+        await asyncio.sleep(MARKED)
+        [(ref, vm)] = lab.vms()
+        await lab.cluster.patch(Kind.WARM_VM, ref, [{"op": "remove", "path": "/spec/claimRef"}])
+        other = lab.claim("other", 1, onUnsatisfied="Wait", timeout="10m")
+        await lab.until(lambda: lab.bound(other))
+        assert lab.bound(claim)
+        assert len(users(lab)) == 2
+        assert dict(lab.vms())[ref]["spec"]["claimRef"] == vm["spec"]["claimRef"]
+
+
+async def test_what_was_being_kept_when_its_keeper_died_says_why() -> None:
+    async with Lab() as lab:
+        pool = lab.pool(replicas=1)
+        await lab.until(lambda: lab.is_even(pool, 1))
+        [(ref, _)] = lab.vms()
+        await bound(lab, "one")
+        await asyncio.sleep(MARKED)
+        await lab.stop()
+        half = [
+            {"op": "add", "path": "/spec/retained", "value": True},
+            {
+                "op": "add",
+                "path": f"/metadata/labels/{LABEL_HELD.replace('/', '~1')}",
+                "value": "true",
+            },
+        ]
+        await lab.cluster.patch(Kind.WARM_VM, ref, half)
+        lab.start()
+        await lab.until(lambda: held(dict(lab.vms())[ref]))
 
 
 async def test_what_was_built_since_and_is_nobodys_is_swept() -> None:

@@ -320,6 +320,32 @@ def test_a_vm_that_is_kept_already_is_left_alone() -> None:
     assert step(a_view(kept, IN_USE)) == WAIT
 
 
+def test_a_vm_that_is_kept_and_does_not_say_why_does_so() -> None:
+    """Who kept it died between the two writes."""
+    kept = a_vm(1, retained=True, held=True)
+    assert step(a_view(kept, IN_USE)) == Step(Keep(kept, IN_USE))
+    assert step(a_view(replace(kept, held_told=True), IN_USE)) == WAIT
+
+
+GIVEN_BACK = a_vm(1, held=True, held_told=True, claim=a_claim_ref("other"))
+
+
+def test_a_vm_that_a_person_gave_back_is_what_the_api_server_knows() -> None:
+    """It was kept again at once, since its mark still named another claim: for ever."""
+    assert step(a_view(GIVEN_BACK, IN_USE, claim_gone=True)) == Step(Release(GIVEN_BACK))
+    told = Step(Recover(GIVEN_BACK, IN_USE))
+    assert step(a_view(GIVEN_BACK, IN_USE)) == told
+    silent = replace(GIVEN_BACK, held_told=False)
+    assert step(a_view(silent, IN_USE)) == Step(MarkClaimed(silent, IN_USE))
+    dirty = replace(DIRTY, held=True, last_claim=ClaimUid("uid-of-other"))
+    assert step(a_view(dirty, IN_USE)) == Step(Rebuild(dirty, IN_USE))
+
+
+def test_a_vm_that_was_given_back_is_never_free_with_the_mark_of_a_claim() -> None:
+    free = replace(GIVEN_BACK, claim=None)
+    assert step(a_view(free, IN_USE)) == Step(Keep(free, IN_USE))
+
+
 def test_a_vm_that_goes_goes() -> None:
     """Somebody has deleted it."""
     going = a_vm(1, deleting=True)

@@ -21,6 +21,8 @@ LABEL_CLAIM_UID: Final = f"{GROUP}/claim-uid"
 LABEL_ZONE: Final = f"{GROUP}/zone"
 LABEL_RACK: Final = f"{GROUP}/rack"
 LABEL_HYPERVISOR: Final = f"{GROUP}/hypervisor"
+LABEL_HELD: Final = f"{GROUP}/held"
+"""On a WarmVM that was kept since Nova knows more of it, also once it was given back."""
 
 VM_FINALIZER: Final = f"{GROUP}/server"
 """On every WarmVM: it goes when Nova answers 404 for the server, so that no server is forgotten."""

@@ -55,6 +55,11 @@ class Vm:
     """One that has failed is kept until then."""
     preserve: timedelta | None = None
     """If it fails, it is to be kept for so long. None: as its pool has it."""
+    held: bool = False
+    """It was retained since Nova said that somebody else has it. Whoever takes `retained` off has
+    decided that this is not so."""
+    held_told: bool = False
+    """Its status says why it is held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,17 +148,24 @@ def is_sick(vm: Vm) -> bool:
     return vm.phase is Phase.FAILED and vm.ready_at is not None
 
 
+def is_given_back(vm: Vm) -> bool:
+    """Whether a person has decided that Nova is wrong about whose it is."""
+    return vm.held and not vm.retained and (vm.claim is not None or vm.dirty)
+
+
 def is_contradicted(vm: Vm, server: Server | None) -> bool:
     """Whether a server is a claim's by what stands on it, and not by what the API server knows.
 
     Each mark is written after the API server has heard of the claim, and is taken off before it is
     told that the VM is free again. So the API server has forgotten something: it was restored from
-    a backup.
+    a backup, or somebody has taken its claimRef off by hand. A person who has given back what was
+    kept for that has decided: it is what the API server knows then.
     """
     marked = server.marks.claim if server is not None else None
-    if marked is None:
+    if marked is None or is_given_back(vm):
         return False
-    return marked.uid != (vm.claim.uid if vm.claim is not None else vm.last_claim)
+    known = vm.last_claim if vm.dirty else None
+    return marked.uid != (vm.claim.uid if vm.claim is not None else known)
 
 
 def counts_for_size(view: VmView) -> bool:

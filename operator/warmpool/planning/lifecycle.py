@@ -168,6 +168,8 @@ def _held(view: VmView, now: datetime) -> Step:
     if vm.keep_until is not None:
         over = vm.keep_until <= now
         return Step(Discard(vm, Reason.PRESERVED)) if over else _resting(vm.keep_until, None, now)
+    if vm.retained and vm.held and not vm.held_told and server is not None:
+        return Step(Keep(vm, server))  # it was begun, and who did is gone
     if vm.retained:
         return _moved(view)
     if server is not None and is_contradicted(vm, server):
@@ -185,11 +187,17 @@ def _claimed(view: VmView) -> Step:
     found = trouble(view)
     if found is not None and found.reason is not Reason.SERVER_BUSY and vm.phase is Phase.READY:
         return Step(Sicken(vm, found.reason, found.message))
-    if found is None and vm.phase is Phase.FAILED:
+    if found is None and (vm.phase is Phase.FAILED or vm.held_told):
         return Step(Recover(vm, server))
-    if server.marks.claim is None and server.state in MARKABLE:
+    if server.state in MARKABLE and _is_to_be_marked(vm, server):
         return Step(MarkClaimed(vm, server))
     return _moved(view)
+
+
+def _is_to_be_marked(vm: Vm, server: Server) -> bool:
+    """Its mark is missing, or names another claim than the one that a person has left it to."""
+    marked = server.marks.claim
+    return marked is None or (vm.claim is not None and marked.uid != vm.claim.uid)
 
 
 def _moved(view: VmView) -> Step:

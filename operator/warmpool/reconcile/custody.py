@@ -6,6 +6,8 @@ handed out: it stands outside its pool's account, as a retained VM does, until a
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +16,7 @@ from warmpool.api.names import (
     LABEL_POOL,
     VM_FINALIZER,
     Kind,
+    Phase,
     Reason,
     VmCondition,
 )
@@ -31,7 +34,7 @@ from warmpool.domain.ids import Ref
 from warmpool.domain.pools import is_contradicted
 from warmpool.planning.condition import condition
 from warmpool.ports.clock import Clock
-from warmpool.ports.cluster import Cluster
+from warmpool.ports.cluster import Body, Cluster
 from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.execute import place_of, standing
@@ -39,6 +42,8 @@ from warmpool.reconcile.reading import provider_id, read_vm
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
+    HELD,
+    add_condition,
     claim_labels,
     dump,
     keep_vm,
@@ -51,6 +56,12 @@ log = logging.getLogger(__name__)
 
 ASK_AGAIN: Final = 5.0
 """Seconds between attempts to hear from Nova whose a server is."""
+
+Current = Callable[[], Awaitable[CloudSession]]
+"""The session of the pool's credentials as they are now. Raises CloudError: there is none."""
+
+Slots = AbstractAsyncContextManager[object]
+"""Entered for each attempt."""
 
 REMEDY: Final = (
     "It is kept until you decide: delete this WarmVM when nobody uses it any more, or set"
@@ -67,15 +78,18 @@ class Custody:
         self._clock = clock
         self._announcer = announcer
 
-    async def keep(self, vm: Vm, server: Server, session: CloudSession) -> None:
+    async def keep(self, vm: Vm, server: Server, current: Current, slots: Slots) -> None:
         """Keep a VM whose server is another claim's than we know, if Nova still says so.
 
         Tried until it is done, and no claim gets the VM before: whoever gave up would hand it out.
+        The pool's credentials may change meanwhile, so each attempt asks for the session; between
+        two it takes nobody's place.
         """
         self._store.doubt(vm.uid)
         while True:
             try:
-                await self._keep(vm, server, session)
+                async with slots:
+                    await self._keep(vm, server, await current())
             except NotFound:
                 break
             except CloudError as error:
@@ -91,19 +105,20 @@ class Custody:
     async def _keep(self, vm: Vm, server: Server, session: CloudSession) -> None:
         """One attempt, by what stands there now: a listing is not believed, nor is an answer."""
         seen = await session.cloud.get(server.id)
-        vm = await self._latest(vm)
+        body = await self._latest(vm)
+        vm = read_vm(body)
         if seen is None:
             session.gone(vm.uid)
         elif is_contradicted(vm, seen) and not vm.retained:
-            vm = await self._retain(vm, seen, session)
+            body = await self._retain(vm, seen, session)
         else:
             session.found(replace(seen, owner=vm.uid))
-        if seen is not None and vm.retained:
+        if seen is not None and read_vm(body).retained:
             user = _user(seen.marks.claim)
             text = f"Nova says that claim {user} has it, and the API server does not"
-            await self._say(vm, seen, place_of(seen, session), (Reason.HELD_FOR_CLAIM, text))
+            await self._say(body, seen, place_of(seen, session), (Reason.HELD_FOR_CLAIM, text))
 
-    async def _latest(self, vm: Vm) -> Vm:
+    async def _latest(self, vm: Vm) -> Body:
         """A VM as the API server has it, which is known from then on.
 
         Raises:
@@ -113,15 +128,15 @@ class Custody:
         if body["metadata"]["uid"] != vm.uid:
             raise NotFound(f"VM {vm.ref} is another one")
         self._store.apply(Kind.WARM_VM, body)
-        return read_vm(body)
+        return body
 
-    async def _retain(self, vm: Vm, server: Server, session: CloudSession) -> Vm:
+    async def _retain(self, vm: Vm, server: Server, session: CloudSession) -> Body:
         claim, place = server.marks.claim, place_of(server, session)
         assert claim is not None, "else nothing contradicts"  # noqa: S101
         patch = keep_vm(vm, claim, provider_id(place.region, server.id))
         body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch)
         self._store.apply(Kind.WARM_VM, body)
-        return read_vm(body)
+        return body
 
     async def adopt(
         self, pool: Pool, claim: ClaimRef, server: Server, session: CloudSession
@@ -141,16 +156,15 @@ class Custody:
             made = await self._cluster.create(Kind.WARM_VM, body)
         except (Conflict, ClusterOutcomeUnknown):
             made = await self._cluster.get(Kind.WARM_VM, ref)
-        vm = read_vm(made)
-        await session.adopt(server, vm.uid)
+        await session.adopt(server, read_vm(made).uid)
         text = (
             f"Nova has this server, which no WarmVM knew, and says that claim {_user(claim)} has it"
         )
-        await self._say(vm, server, place, (Reason.FOUND_IN_NOVA, text))
+        await self._say(made, server, place, (Reason.FOUND_IN_NOVA, text))
 
-    async def _say(self, vm: Vm, server: Server, place: Place, why: tuple[Reason, str]) -> None:
-        """Write on a VM that it is kept, and why."""
-        text = f"{why[1]}: a backup was restored. {REMEDY}"
+    async def _say(self, body: Body, server: Server, place: Place, why: tuple[Reason, str]) -> None:
+        """Write on a VM that it is kept, and why. One that does not work does not for that."""
+        vm, text = read_vm(body), f"{why[1]}: a backup was restored. {REMEDY}"
         log.warning("VM %s: %s", vm.ref, text)
         now = self._clock.now()
         held = condition(
@@ -161,8 +175,11 @@ class Custody:
             now=now,
             generation=vm.generation,
         )
-        status = standing(server, place, ready_at=vm.ready_at or now, why=held)
-        patch = put_status(vm.uid, status, version=vm.version)
+        if vm.phase is Phase.FAILED:
+            patch = add_condition(body, held)
+        else:
+            status = standing(server, place, ready_at=vm.ready_at or now, why=held)
+            patch = put_status(vm.uid, status, version=vm.version)
         body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch, status=True)
         self._store.apply(Kind.WARM_VM, body)
         self._announcer.say(Event(Kind.WARM_VM, vm.ref, vm.uid, why[0], text, warning=True))
@@ -178,7 +195,7 @@ def _adopted(
         reclaim_policy=pool.spec.reclaim_policy,
         retained=True,
     )
-    labels = {LABEL_POOL: pool.ref.name, **place_labels(place), **claim_labels(claim)}
+    labels = {LABEL_POOL: pool.ref.name, **place_labels(place), **claim_labels(claim), **HELD}
     return {
         "apiVersion": API_VERSION,
         "kind": Kind.WARM_VM.value,

@@ -1,5 +1,6 @@
 """Does to VMs what a pool's plan says."""
 
+import asyncio
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -28,7 +29,7 @@ from warmpool.domain.actions import (
     Trouble,
 )
 from warmpool.domain.cloud import BuildSpec, Server
-from warmpool.domain.errors import OutcomeUnknown
+from warmpool.domain.errors import NotFound, OutcomeUnknown
 from warmpool.domain.facts import Pool, Vm
 from warmpool.ports.clock import Clock
 from warmpool.reconcile.checks import Checks
@@ -69,7 +70,9 @@ class Deeds:
         checks: Checks,
         recipe: Recipe,
         recorder: Recorder,
+        slots: asyncio.Semaphore,
     ) -> None:
+        """`slots`: what an action holds that keeps others waiting. Keeping a VM takes its own."""
         self._executor = executor
         self._outcomes = outcomes
         self._custody = custody
@@ -80,6 +83,7 @@ class Deeds:
         self._checks = checks
         self._recipe = recipe
         self._recorder = recorder
+        self._slots = slots
 
     async def post(self, vm: Vm, session: CloudSession) -> None:
         """Ask for the server of a WarmVM that was just written."""
@@ -191,7 +195,14 @@ class Deeds:
                 if vm.claim is not None:
                     await session.mark_claim(server, vm.claim, vm.pool)
             case Keep(vm=vm, server=server):
-                await self._custody.keep(vm, server, session)
+                await self._custody.keep(vm, server, lambda: self._session(vm), self._slots)
             case Terminate(vm=vm):
                 if not await do.terminate(vm, session):
                     self._outcomes.again(vm, TERMINATE_EVERY, TERMINATE_MAX)
+
+    async def _session(self, vm: Vm) -> CloudSession:
+        """The session of the pool's credentials as they are now."""
+        pool = self._store.pool(vm.pool)
+        if pool is None:
+            raise NotFound(f"pool {vm.pool}")
+        return await self._recipe.session(pool)

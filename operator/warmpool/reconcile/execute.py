@@ -253,7 +253,7 @@ class Executor:
                     "value": provider_id(place.region, server.id),
                 },
                 {"op": "add", "path": "/spec/dirty", "value": False},
-                *(forget_user() if vm.last_claim is not None else []),
+                *forget_user(vm),
                 *set_labels(place_labels(place)),
             ],
         )

@@ -140,6 +140,7 @@ class PoolWorker:
             recorder=recorder,
             announce=announce,
         )
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._deeds = Deeds(
             executor,
             self._outcomes,
@@ -151,11 +152,11 @@ class PoolWorker:
             checks=self._checks,
             recipe=self._recipe,
             recorder=recorder,
+            slots=self._slots,
         )
         self._generation = -1
         self._relook_at = clock.now()
         self._woken = asyncio.Event()
-        self._slots = asyncio.Semaphore(AT_ONCE)
 
     def wake(self, vm: VmUid | None = None) -> None:
         """Something about one VM of this pool changed, or about the pool itself."""
@@ -406,7 +407,7 @@ class PoolWorker:
         assert not isinstance(action, CreateVm)  # noqa: S101 - has a path of its own
         builds = isinstance(action, Build)
         work = self._guarded(action.vm, self._deeds.do(action, pool, session), builds=builds)
-        if isinstance(action, Check):
+        if isinstance(action, Check | Keep):
             await work  # many that do not answer must keep nothing else waiting
             return
         if isinstance(action, MarkClaimed):

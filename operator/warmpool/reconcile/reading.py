@@ -7,8 +7,10 @@ from typing import Final
 from warmpool.api.names import (
     ANNOTATION_PRESERVE,
     LABEL_CLAIM_UID,
+    LABEL_HELD,
     POOL_FINALIZER,
     VM_FINALIZER,
+    VmCondition,
 )
 from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
 from warmpool.api.v1alpha1.base import seconds
@@ -84,6 +86,8 @@ def read_vm(body: Body) -> Vm:
         created_at=status.created_at,
         ready_at=status.ready_at,
         fault=status.fault,
+        held=LABEL_HELD in meta.labels,
+        held_told=any(c.type == VmCondition.HELD for c in status.conditions),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from warmpool.api.names import Reason
 from warmpool.domain.cloud import BuildSpec
-from warmpool.domain.errors import CloudError, DependencyMissing, NotFound
+from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissing, NotFound
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
@@ -71,6 +71,17 @@ class Recipe:
             return session
         if self._generation != pool.generation or self.due is None or now >= self.due:
             await self._resolve(pool, session)
+        return session
+
+    async def session(self, pool: Pool) -> CloudSession:
+        """The session of the pool's credentials as they are now.
+
+        Raises:
+            CloudUnavailable: they are of no use.
+        """
+        session = await self._clouds.session(pool)
+        if isinstance(session, Problem):
+            raise CloudUnavailable(session.message)
         return session
 
     async def _resolve(self, pool: Pool, session: CloudSession) -> None:

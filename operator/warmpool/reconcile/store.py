@@ -378,6 +378,7 @@ class Store:
         return (
             vm.phase is Phase.READY
             and vm.claim is None
+            and vm.last_claim is None  # else somebody has taken its claimRef off by hand
             and not vm.retained
             and not vm.deleting
             and vm.uid not in self._committed

@@ -7,6 +7,7 @@ from typing import Any, Final
 from warmpool.api.names import (
     LABEL_CLAIM,
     LABEL_CLAIM_UID,
+    LABEL_HELD,
     LABEL_HYPERVISOR,
     LABEL_RACK,
     LABEL_ZONE,
@@ -22,7 +23,7 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import VmUid
 from warmpool.planning.condition import MAX_MESSAGE, condition
-from warmpool.ports.cluster import PatchOp
+from warmpool.ports.cluster import Body, PatchOp
 
 MAX_LABEL: Final = 63
 """Characters of a label value."""
@@ -87,6 +88,21 @@ def put_status(
     ]
 
 
+def add_condition(body: Body, new: Condition) -> list[PatchOp]:
+    """The patch of a status that has one condition more, or another of that type."""
+    there = body.get("status", {}).get("conditions", [])
+    others = [c for c in there if c["type"] != new.type]
+    return [
+        same_uid(body["metadata"]["uid"]),
+        same_version(int(body["metadata"]["resourceVersion"])),
+        {"op": "add", "path": "/status/conditions", "value": [*others, dump(new)]},
+    ]
+
+
+HELD: Final = {LABEL_HELD: "true"}
+"""The label of what is kept since Nova knows more of it."""
+
+
 def claim_labels(claim: ClaimRef | None) -> dict[str, str]:
     """Labels that answer `kubectl get wvm -l`: whose."""
     return {LABEL_CLAIM: claim.name, LABEL_CLAIM_UID: claim.uid} if claim is not None else {}
@@ -118,6 +134,7 @@ def keep_vm(vm: Vm, claim: ClaimRef, provider: str) -> list[PatchOp]:
         same_uid(vm.uid),
         same_version(vm.version),
         {"op": "add", "path": "/spec/retained", "value": True},
+        *set_labels(HELD),
         *(
             []
             if vm.place.region
@@ -156,9 +173,14 @@ def recycle_vm(vm: Vm) -> list[PatchOp]:
     ]
 
 
-def forget_user() -> list[PatchOp]:
-    """Operations that take off a VM whose it was."""
-    return [{"op": "remove", "path": pointer("metadata", "labels", LABEL_CLAIM_UID)}]
+def forget_user(vm: Vm) -> list[PatchOp]:
+    """Operations that take off a VM whose it was, and that it was kept for somebody."""
+    known = {LABEL_CLAIM_UID: vm.last_claim is not None, LABEL_HELD: vm.held}
+    return [
+        {"op": "remove", "path": pointer("metadata", "labels", label)}
+        for label, there in known.items()
+        if there
+    ]
 
 
 def bound_status(
