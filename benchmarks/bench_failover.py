@@ -149,6 +149,7 @@ def _pool(vms: int) -> Json:
         "metadata": {"namespace": STORE, "name": POOL},
         "spec": {
             "replicas": vms,
+            "maxSize": vms,  # else one more is built for each claim, and one goes for each end
             "cloudRef": {"secretName": "cloud", "cloud": "sim"},
             "template": {"flavor": "m1.micro", "image": "tiny"},
             "availabilityZones": ["az1", "az2", "az3"],
