@@ -1,7 +1,7 @@
 """Which servers are leaked."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -11,7 +11,7 @@ from warmpool.domain.cloud import Server
 from warmpool.domain.ids import ServerId, VmUid
 from warmpool.effects.clock import SystemClock
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.sweeper import Sweeper
+from warmpool.reconcile.sweeper import CONDEMN_AFTER, Sweeper
 
 FIRST, SECOND = a_server(1), a_server(1, id=ServerId("late"))
 
@@ -22,6 +22,22 @@ class Seen:
 
     kept: Server
     others: list[Server] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    listed: bool = True
+    problem: None = None
+
+    @property
+    def cloud(self) -> Self:
+        return self
+
+    def sessions(self) -> list[Self]:
+        return [self]
+
+    async def get(self, server: ServerId) -> Server:
+        return next(s for s in (self.kept, *self.others) if s.id == server)
+
+    async def delete(self, server: ServerId) -> None:
+        self.deleted.append(server)
 
     def servers(self) -> dict[VmUid, Server]:
         return {VmUid("vm-1"): self.kept}
@@ -30,8 +46,22 @@ class Seen:
         return self.others
 
 
+async def nothing() -> None:
+    pass
+
+
+class Later(SystemClock):
+    """Each look at it is a minute and more after the last."""
+
+    now_is = 0.0
+
+    def monotonic(self) -> float:
+        self.now_is += CONDEMN_AFTER + 1
+        return self.now_is
+
+
 def leaked(store: Store, session: Any) -> list[str]:
-    sweeper = Sweeper(store, session, SystemClock(), session)
+    sweeper = Sweeper(store, session, SystemClock(), session, nothing)
     return [server.id for server in sweeper._leaked(session)]
 
 
@@ -57,3 +87,18 @@ def test_a_warmvm_that_names_no_server_yet_keeps_the_one_that_is_held() -> None:
 
 def test_a_server_without_a_warmvm_is_leaked() -> None:
     assert leaked(Store(), Seen(FIRST, [])) == ["server-1"]
+
+
+async def test_a_server_whose_warmvm_no_watch_has_shown_is_not_deleted() -> None:
+    """The watch of who led stood still for longer than a leaked server is left alone."""
+    store, session, asked = Store(), Seen(FIRST, [SECOND]), []
+
+    async def compare() -> None:
+        asked.append(1)
+        store.apply(Kind.WARM_VM, a_vm_body(1))
+
+    sweeper = Sweeper(store, session, Later(), session, compare)  # type: ignore[arg-type]
+    for _ in range(3):
+        await sweeper.sweep()
+    assert session.deleted == ["late", "late"], "the stray alone, until it is gone"
+    assert len(asked) == 1

@@ -1,8 +1,9 @@
 """Finds what no other loop looks at: servers of ours that no WarmVM knows.
 
 A POST whose answer was lost may become a server long afterwards, when its WarmVM has another or is
-gone. Such a server is deleted after two sightings at least a minute apart: an object that our
-watch has not shown yet must not cost a server its life. Servers without our installation's tag
+gone. Such a server is deleted after two sightings at least a minute apart, and a look at all that
+the API server has: an object that our watch has not shown yet, however far that is behind, must not
+cost a server its life. Servers without our installation's tag
 never come in here: a session does not list them.
 
 A server that a claim has is no leak: its WarmVM goes after it, not before. If the API server does
@@ -12,6 +13,7 @@ not know it, it has forgotten it, and somebody uses it: it is adopted.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from warmpool.api.names import Kind
@@ -46,15 +48,25 @@ READ_WITHIN: Final = 600.0
 30."""
 
 
+Compare = Callable[[], Awaitable[None]]
+"""Bring the store up to what the API server has. Raises ClusterError, WentBack."""
+
+
 class Sweeper:
     """Sweeps while this replica leads."""
 
-    def __init__(self, store: Store, clouds: Clouds, clock: Clock, custody: Custody) -> None:
+    def __init__(
+        self, store: Store, clouds: Clouds, clock: Clock, custody: Custody, compare: Compare
+    ) -> None:
         self._custody = custody
+        self._compare = compare
+        self._compared = False
         self._store = store
         self._clouds = clouds
         self._clock = clock
         self._seen: dict[ServerId, float] = {}
+        self._sure: set[ServerId] = set()
+        """Those that the API server, asked itself, knew no WarmVM of."""
 
     async def run(self, beat: Beat) -> None:
         """Sweep until cancelled."""
@@ -66,6 +78,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """One sweep over all sessions."""
         present: set[ServerId] = set()
+        self._compared = False
         for session in self._clouds.sessions():
             if not session.listed or session.problem is not None:
                 continue
@@ -73,6 +86,7 @@ class Sweeper:
                 present.add(server.id)
                 await self._judge(server, session)
         self._seen = {server: at for server, at in self._seen.items() if server in present}
+        self._sure &= present
 
     def _leaked(self, session: CloudSession) -> list[Server]:
         kept = [s for owner, s in session.servers().items() if self._is_leaked(owner, s)]
@@ -95,7 +109,7 @@ class Sweeper:
             return
         try:
             seen = await self._still_ours(server, session)
-            if seen is None:
+            if seen is None or not await self._still_leaked(server, session):
                 return
             if seen.marks.claim is not None:
                 await self._adopt(seen.marks.claim, seen, session)
@@ -128,6 +142,17 @@ class Sweeper:
             return seen
         session.forget(server)
         return None
+
+    async def _still_leaked(self, server: Server, session: CloudSession) -> bool:
+        """Whether it is so by all that the API server has now. Asked once for each server."""
+        if server.id not in self._sure:
+            if not self._compared:
+                await self._compare()
+                self._compared = True
+            if server.id not in {leaked.id for leaked in self._leaked(session)}:
+                return False
+            self._sure.add(server.id)
+        return True
 
 
 class Comparer:

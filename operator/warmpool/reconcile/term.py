@@ -161,7 +161,8 @@ class _Term:
             annotate=self._annotate,
             confirm=ledger.confirm,
         )
-        self._sweeper = Sweeper(world.store, self._clouds, world.clock, self._custody)
+        compare = Comparer(world.store, world.cluster).compare
+        self._sweeper = Sweeper(world.store, self._clouds, world.clock, self._custody, compare)
         self._orphans = Orphans(world.store, fenced, world.clock)
 
     async def run(self) -> None:
