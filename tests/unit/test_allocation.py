@@ -450,6 +450,15 @@ def test_a_shelf_gives_the_vms_of_a_fit_and_takes_them_back() -> None:
     assert shelf[at("r1")] == shelf.count(at("r1")) == len(shelf) == 2
 
 
+def test_what_is_taken_from_a_shelf_is_taken_from_the_part_that_is_known() -> None:
+    shelf = Shelf({at("r1"): 2, at("/h9"): 1})
+    part = shelf.known([Domain.RACK])
+    assert dict(part) == {at("r1"): 2}
+    shelf.take(at("r1"))
+    shelf.take(at("/h9"))
+    assert dict(part) == {at("r1"): 1}
+
+
 def test_a_shelf_gives_no_more_than_it_has() -> None:
     shelf = Shelf({at("r1"): 2})
     with pytest.raises(ValueError, match="cannot take 3 of 2 VMs"):

@@ -86,6 +86,11 @@ def test_nothing_stops_a_pool_in_a_cloud_with_room() -> None:
     assert stop(some_facts(survey=a_survey(a_site()))) is None
 
 
+def test_where_all_zones_are_held_no_room_is_looked_for() -> None:
+    held = {"": Hold(after(9), Reason.RATE_LIMITED, "slow down")}
+    assert wall(some_facts(replicas=1, holds=held, survey=a_survey(a_site(1, 0)))) is None
+
+
 def test_a_full_pool_meets_no_wall() -> None:
     facts = some_facts(ready(), replicas=1, survey=Survey(headroom=FULL))
     assert wall(facts) is None

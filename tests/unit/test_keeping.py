@@ -1,5 +1,6 @@
 """What a bound claim says of its VMs."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -65,6 +66,19 @@ def test_a_claim_whose_vms_all_work_is_healthy() -> None:
 
 def test_one_vm_is_one_vm() -> None:
     assert healthy(now(bound(1), own(1))).message == "1 VM in good health"
+
+
+def test_a_vm_that_was_lost_and_has_a_substitute_is_no_news() -> None:
+    known = bound(2).status
+    assert known.allocation is not None
+    first, second = known.allocation.vms
+    vms = [first.model_copy(update={"lost": True}), second]
+    allocation = known.allocation.model_copy(update={"vms": vms})
+    claim = a_claim(count=1, status=known.model_copy(update={"allocation": allocation}))
+    there = {"vm-1": own()["vm-1"]}
+    said = now(claim, there)
+    assert healthy(said).status.value == "True"
+    assert now(replace(claim, status=said), there) is said
 
 
 def test_a_vm_that_is_not_there_any_more_is_lost() -> None:

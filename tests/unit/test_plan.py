@@ -47,6 +47,7 @@ from warmpool.domain.pools import (
     Headroom,
     Hold,
     Mending,
+    Plan,
     PoolFacts,
     Problem,
     Site,
@@ -160,6 +161,18 @@ def test_all_is_not_held_against_nova_while_a_vm_that_is_free_has_no_server() ->
 def test_a_claim_that_has_lost_its_server_holds_nobody_else_up() -> None:
     views = (claimed(1, server_missing=True), a_view(a_vm(2, deleting=True), server_missing=True))
     assert look_back(some_facts(*views, replicas=0))[1]
+
+
+def test_whose_a_binding_in_flight_is_the_binder_asks() -> None:
+    view = a_view(a_vm(1), IN_USE, taken=True, settling=True)
+    assert look_back(some_facts(view, replicas=0)) == (Plan(()), True)
+
+
+def test_vms_of_a_server_group_get_their_servers_one_after_the_other() -> None:
+    waiting = [a_view(a_vm(n, Phase.PENDING)) for n in (1, 2)]
+    assert plan(some_facts(*waiting, replicas=2, group="g")).actions == (Build(waiting[0].vm),)
+    busy = replace(waiting[0], busy=True)
+    assert plan(some_facts(busy, waiting[1], replicas=2, group="g")).actions == ()
 
 
 def test_what_is_in_use_by_novas_word_is_not_given_up_with_its_pool() -> None:

@@ -30,7 +30,7 @@ from warmpool.planning.conditions import pool_status
 from warmpool.planning.lifecycle import Rules, Step, next_step
 from warmpool.planning.plan import plan
 from warmpool.planning.revision import revision_of
-from warmpool.planning.turnover import EARLIER, expires_at, wants_all
+from warmpool.planning.turnover import EARLIER, budget, expires_at, wants_all
 
 HOLD = Hold(after(20), Reason.QUOTA_EXCEEDED, "no more")
 
@@ -138,6 +138,16 @@ def test_vms_that_are_too_old_go_within_the_budget_and_others_come() -> None:
     views = [a_view(a_vm(n, ready_at=after(-9999)), a_server(n)) for n in range(10)]
     facts = some_facts(*views, replicas=10, expire_after="1h")
     assert moves(facts) == {Reason.TOO_OLD: 2, "CreateVm": 2}
+
+
+def test_nothing_may_go_while_nothing_could_come() -> None:
+    assert budget(ten()) == 2
+    assert budget(ten(holds={"": HOLD})) == 0
+
+
+def test_a_pool_that_is_not_full_for_its_new_template_says_so() -> None:
+    facts = some_facts(older(1), building(2), replicas=2, **strategy("RollingUpdate"))
+    assert condition(facts, "Ready").reason == "RollingOut"
 
 
 def test_a_claimed_vm_never_expires() -> None:

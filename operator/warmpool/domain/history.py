@@ -228,7 +228,7 @@ def span_of(record: Record) -> float | None:
             return span
         case ClaimRecord(wait=span):
             return span
-        case ReleaseRecord():
+        case ReleaseRecord():  # pragma: no branch - there is no other record
             return None
 
 
@@ -259,7 +259,7 @@ def _own_facets(record: Record) -> Mapping[Facet, str]:
                 Facet.RESULT: record.result,
                 Facet.REASON: record.reason,
             }
-        case LeadershipRecord(identity=identity, result=result):
+        case LeadershipRecord(identity=identity, result=result):  # pragma: no branch
             return {Facet.IDENTITY: identity, Facet.RESULT: result}
 
 
