@@ -33,6 +33,7 @@ check: lint typecheck layers crds-check ## all that needs neither cluster nor cl
 
 lint: $(READY) ## ruff and spelling
 	@test ! -e operator/__init__.py || { echo "operator/__init__.py shadows the standard library: remove it"; exit 1; }
+	@! git ls-files -s 2>/dev/null | grep '^120000' || { echo "a link is no file: it leads nowhere on another machine"; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/codespell operator docs README.md crds manifests
