@@ -1,11 +1,13 @@
 """What the loops of a term record of what they do."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import pytest
 
 from lab import Lab
 from warmpool.api.names import Kind, Reason
+from warmpool.domain.errors import ClusterOutcomeUnknown, ClusterUnavailable
 from warmpool.domain.history import (
     BuildRecord,
     ClaimRecord,
@@ -16,6 +18,7 @@ from warmpool.domain.history import (
     Result,
 )
 from warmpool.domain.ids import Ref
+from warmpool.ports.cluster import Body, PatchOp
 from warmpool.sim.faults import ApiFault, SpawnFault
 
 pytestmark = pytest.mark.looptime
@@ -119,6 +122,44 @@ async def test_a_refused_claim_tells_what_was_short() -> None:
         assert (answer.result, answer.reason) == (Result.REFUSED, Reason.NOT_ENOUGH_READY)
         assert "1" in answer.message
         assert "5" in answer.message
+
+
+def claims_lose(lab: Lab, monkeypatch: pytest.MonkeyPatch, *, arrives: bool) -> list[str]:
+    """The next two writes of a claim's status get no answer. What was asked each time."""
+    patch, phases = lab.cluster.patch, []
+
+    async def lossy(kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False) -> Body:
+        if kind is not Kind.VM_CLAIM or len(phases) == 2:
+            return await patch(kind, ref, ops, status=status)
+        phases.append(ops[-1]["value"]["phase"])
+        if not arrives:
+            raise ClusterUnavailable("503")
+        if len(phases) == 1:
+            await patch(kind, ref, ops, status=status)
+        raise ClusterOutcomeUnknown("the connection was cut")
+
+    monkeypatch.setattr(lab.cluster, "patch", lossy)
+    return phases
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("count", "result"), [(2, Result.BOUND), (5, Result.REFUSED)])
+async def test_an_answer_is_told_once_though_writing_it_failed_at_first(
+    count: int, result: Result, *, arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim whose PATCH lost its answer was in no history, and a refusal before it stood."""
+    async with Lab() as lab:
+        await filled(lab, replicas=3)
+        tries = claims_lose(lab, monkeypatch, arrives=arrives)
+        claim = lab.claim(count=count)
+        await lab.until(lambda: tries)
+        assert not told(lab, ClaimRecord), "nobody knows yet"
+        await lab.until(lambda: told(lab, ClaimRecord))
+        phase = "Bound" if result is Result.BOUND else "Failed"
+        assert lab.cluster.peek(Kind.VM_CLAIM)[claim]["status"]["phase"] == phase
+        assert [record.result for record in told(lab, ClaimRecord)] == [result]
+        removed = 2 if result is Result.BOUND else 0
+        assert len(told(lab, RemovalRecord)) == removed
 
 
 async def test_vms_leave_a_pool_for_a_reason() -> None:

@@ -26,6 +26,7 @@ from warmpool.api.names import ClaimPhase, Kind, Reason
 from warmpool.api.v1alpha1.claim import VMClaimStatus
 from warmpool.api.v1alpha1.ledger import LedgerEntry, LedgerVM
 from warmpool.api.v1alpha1.vm import ClaimRef
+from warmpool.domain.claims import Shortage
 from warmpool.domain.errors import (
     ClusterError,
     ClusterOutcomeUnknown,
@@ -165,6 +166,8 @@ class Binder:
         """When a waiting claim is given up."""
         self._told: dict[ClaimUid, tuple[Reason, str]] = {}
         """What waiting claims were told last."""
+        self._sent: dict[ClaimUid, Claim] = {}
+        """Claims as they were when they were to be written Bound: nothing is told of those yet."""
         self._removals = Removals(store, cluster, self.wake)
 
     async def give_up(self, vm: Vm) -> None:
@@ -245,7 +248,7 @@ class Binder:
         self._woken.clear()
 
     def _spawn(
-        self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None], vms: int = 0
+        self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, object], vms: int = 0
     ) -> None:
         """Answer a claim, with so many VMs."""
         self._publishing += 1
@@ -257,7 +260,7 @@ class Binder:
         if self._vms_bound >= BURST:
             self._burst_at = self._clock.monotonic()
 
-    def _answered(self, vms: int, _task: "asyncio.Task[None]") -> None:
+    def _answered(self, vms: int, _task: "asyncio.Task[object]") -> None:
         self._look_for_burst()
         self._publishing -= 1
         self._vms_bound -= vms
@@ -289,10 +292,7 @@ class Binder:
         for entry in decided.bindings:
             self._spawn(tasks, self._carry_out(entry, first=True), len(entry.vms))
         for claim, shortage in decided.refusals:
-            status = refused_status(claim, shortage.reason, shortage.message, self._clock.now())
-            self._spawn(tasks, self._tell(claim, status))
-            self._announce(claim, shortage.reason, shortage.message, warning=True)
-            self._recorder.refused(claim, shortage)
+            self._spawn(tasks, self._refuse(claim, shortage))
         self._tell_waiting(decided.waiting, tasks)
 
     async def _commit(self, bindings: Iterable[LedgerEntry]) -> None:
@@ -359,6 +359,7 @@ class Binder:
                 async with self._slots:
                     return await self._publish_once(entry)
             except NotFound:
+                self._sent.pop(ClaimUid(entry.claim.uid), None)
                 return not unseen
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
                 unseen = unseen and isinstance(error, ClusterUnavailable)
@@ -373,21 +374,30 @@ class Binder:
         claim = self._store.claim(ClaimUid(entry.claim.uid)) or await self._look_up(entry)
         while not is_published(claim, entry):
             if claim.phase not in (ClaimPhase.PENDING, ClaimPhase.BOUND):
+                self._sent.pop(claim.uid, None)
                 return False
             status = self._bound_status(claim, entry)
             # A substitute is written into what others write, too: the keeper, and a late leader.
             version = claim.version if claim.phase is ClaimPhase.BOUND else None
             patch = put_status(claim.uid, status, phase=claim.phase, version=version)
+            self._sent[claim.uid] = claim
             try:
                 body = await self._cluster.patch(Kind.VM_CLAIM, claim.ref, patch, status=True)
             except TestFailed:  # changed meanwhile, if not by an attempt whose answer was lost
                 claim = await self._look_up(entry)
                 continue
             self._store.apply(Kind.VM_CLAIM, body)
-            self._announce(claim, Reason.BOUND, status.placed)
-            self._recorder.bound(claim, entry, status.placed)
-            break
+            self._tell_bound(entry, status.placed)
+            return True
+        self._tell_bound(entry, claim.status.placed)
         return True
+
+    def _tell_bound(self, entry: LedgerEntry, placed: str) -> None:
+        """Tell of a binding that is seen, if it was we who wrote it, though the answer was lost."""
+        before = self._sent.pop(ClaimUid(entry.claim.uid), None)
+        if before is not None:
+            self._announce(before, Reason.BOUND, placed)
+            self._recorder.bound(before, entry, placed)
 
     def _bound_status(self, claim: Claim, entry: LedgerEntry) -> VMClaimStatus:
         vms = {VmUid(v.uid): self._store.vm(VmUid(v.uid)) for v in entry.vms}
@@ -412,23 +422,37 @@ class Binder:
         pools = [self._store.pool(ref) for ref in pools_of(claim)]
         return lifetime(claim, (pool for pool in pools if pool is not None))
 
-    async def _tell(self, claim: Claim, status: VMClaimStatus) -> None:
-        """Write the status of a claim that has got no VMs, unless it has got some meanwhile."""
+    async def _refuse(self, claim: Claim, shortage: Shortage) -> None:
+        """Write that a claim gets nothing, and tell of it once that stands."""
+        status = refused_status(claim, shortage.reason, shortage.message, self._clock.now())
+        if await self._tell(claim, status):
+            self._announce(claim, shortage.reason, shortage.message, warning=True)
+            self._recorder.refused(claim, shortage)
+
+    async def _tell(self, claim: Claim, status: VMClaimStatus) -> bool:
+        """Write the status of a claim that has got no VMs, unless it has got some meanwhile.
+
+        Whether that was done, as far as can be known.
+        """
         patch = put_status(claim.uid, status, phase=ClaimPhase.PENDING)
+        unsure = False
         while True:
             try:
                 async with self._slots:
                     body = await self._cluster.patch(Kind.VM_CLAIM, claim.ref, patch, status=True)
-            except (NotFound, TestFailed):
-                return
+            except NotFound:
+                return False
+            except TestFailed:  # by our own write, if its answer was lost
+                return unsure
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
+                unsure = unsure or isinstance(error, ClusterOutcomeUnknown)
                 await asyncio.sleep(pause_after(error))
             except ClusterError as error:
                 log.error("the status of claim %s cannot be written: %s", claim.ref, error)  # noqa: TRY400
                 await asyncio.sleep(pause_after(error))
             else:
                 self._store.apply(Kind.VM_CLAIM, body)
-                return
+                return True
 
     # -- settle -------------------------------------------------------------------------------
 
