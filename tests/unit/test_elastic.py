@@ -9,8 +9,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from doubles.history import a_build, a_history
+from doubles.silent import ends_within, silent_server
 from warmpool.domain.history import Record, RecordKind
-from warmpool.effects.elastic import ElasticHistory, ElasticLogin
+from warmpool.effects.elastic import TIMEOUT, ElasticHistory, ElasticLogin
 from warmpool.effects.elastic_documents import document, mappings
 from warmpool.ports.history import HistoryUnavailable, Wanted
 
@@ -216,3 +217,22 @@ def test_every_field_of_a_document_can_be_searched(kind: RecordKind) -> None:
 def test_a_document_is_the_same_json_each_time() -> None:
     for record in a_history(50):
         assert json.dumps(document(record)) == json.dumps(document(record))
+
+
+async def test_one_that_never_answers_does_not_hold_up_the_end() -> None:
+    """It did for the 20 s that a request may take: the interpreter waits for its threads."""
+    with silent_server() as url:
+        await ends_within(
+            TIMEOUT / 2,
+            "import asyncio\n"
+            "from doubles.history import a_build\n"
+            "from warmpool.effects.elastic import ElasticHistory, ElasticLogin\n"
+            "async def main():\n"
+            f"    history = ElasticHistory(ElasticLogin(({url!r},)), 'history', max_age=None)\n"
+            "    asking = [asyncio.ensure_future(history.append([a_build(n)])) for n in range(9)]\n"
+            "    await asyncio.sleep(0.2)\n"
+            "    for each in asking: each.cancel()\n"
+            "    print('ending', flush=True)\n"
+            "    await history.close()\n"
+            "asyncio.run(main())\n",
+        )

@@ -6,8 +6,8 @@ Ids are the records' own and only `create` is used, so a repeat is refused by El
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,6 +25,7 @@ from warmpool.effects.elastic_documents import (
     document,
     mappings,
 )
+from warmpool.effects.threads import Daemons
 from warmpool.ports.history import (
     PAGE,
     Cursor,
@@ -41,6 +42,9 @@ THREADS: Final = 3
 
 TIMEOUT: Final = 20.0
 """Seconds for one request."""
+
+CLOSE_WITHIN: Final = 1.0
+"""Seconds. Requests that have no answer by then are left behind."""
 
 GROUPS_AT_ONCE: Final = 5000
 """Groups of one answer; Elasticsearch allows 65,536 buckets."""
@@ -94,7 +98,7 @@ class ElasticHistory:
         self._max_age = max_age
         self._refresh = at_once
         self._prepared = False
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="elastic")
+        self._threads = Daemons(THREADS, "elastic")
 
     async def append(self, records: Sequence[Record]) -> Sequence[Refused]:
         return await self._do(partial(self._append, records))
@@ -110,8 +114,11 @@ class ElasticHistory:
         return await self._do(partial(self._count, wanted, by, every))
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._client.close)
-        self._threads.shutdown(wait=False)
+        closing = asyncio.get_running_loop().run_in_executor(self._threads, self._client.close)
+        self._threads.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await closing
 
     async def _do(self, work: Callable[[], T]) -> T:
         try:

@@ -5,26 +5,36 @@ The only module that knows it. It takes half a second to import, so nobody does 
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from warmpool.domain.notices import Letter
+from warmpool.effects.threads import Daemons
 from warmpool.ports.notices import NotSent
 
 WITHIN: Final = 60.0
 """Seconds for one letter to all its addresses. Later it may still arrive: it is sent again."""
 
 
+THREADS: Final = 2
+"""A letter that hangs shall not keep the next one."""
+
+
 class AppriseSender:
     """A `Sender`."""
 
+    def __init__(self) -> None:
+        self._threads = Daemons(THREADS, "notices")
+
     async def send(self, letter: Letter, to: Sequence[str]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(WITHIN):
-                wrong = await _aside(lambda: _send(letter, to))
+                wrong = await loop.run_in_executor(self._threads, _send, letter, to)
         except TimeoutError as error:
             raise NotSent(f"no answer within {WITHIN:g} s") from error
+        except Exception as error:
+            raise NotSent(f"it failed with {type(error).__name__}") from error
         if wrong:
             raise NotSent(wrong)
 
@@ -54,28 +64,3 @@ def _send(letter: Letter, to: Sequence[str]) -> str:
 def _scheme(url: str) -> str:
     scheme, found, _ = url.partition("://")
     return f"{scheme[:20]}://" if found and scheme.isalnum() else "without a scheme"
-
-
-async def _aside(work: Callable[[], str]) -> str:
-    """Run in a thread that nobody waits for at the end: a mail server may be silent for long."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[str] = loop.create_future()
-
-    def tell(result: str | Exception) -> None:
-        if done.done():
-            return
-        if isinstance(result, Exception):
-            done.set_exception(result)
-        else:
-            done.set_result(result)
-
-    def run() -> None:
-        try:
-            result: str | Exception = work()
-        except Exception as error:  # noqa: BLE001 - its plugins raise what they please
-            result = NotSent(f"it failed with {type(error).__name__}")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, result)
-
-    threading.Thread(target=run, name="notices", daemon=True).start()
-    return await done
