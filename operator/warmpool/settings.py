@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     """Name of the Secret in the operator's own namespace that says who is told what, by mail and
     the rest. Unset: nobody is told anything."""
 
+    traces_url: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """Where traces of claims and builds go: a collector's OTLP over HTTP, as
+    `http://collector:4318/v1/traces`. Unset: none are made. Needs `warmpool[traces]`."""
+
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of `/metrics`. Unset: none is opened. 0: one that is free; the log tells."""
 

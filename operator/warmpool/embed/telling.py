@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import Final, Protocol
 
+from warmpool.domain.errors import WarmpoolError
 from warmpool.domain.history import Record
 from warmpool.domain.ids import Ref
 from warmpool.effects.history_sqlite import SqliteHistory
@@ -35,6 +36,13 @@ SPOOL_IN_MEMORY: Final = 16 * MEGABYTE
 """Where there is no directory: a replica shall stay small."""
 
 
+class Takes(Protocol):
+    """Takes records over."""
+
+    def take(self, record: Record) -> None:
+        """Returns at once."""
+
+
 class Telling:
     """Takes what the loops of a replica tell."""
 
@@ -55,6 +63,8 @@ class Telling:
         history = open_history(settings, clock)
         self._shipping = Shipping(open_spool(settings), history)
         self._notifying: Notifying | None = None
+        self._identity = identity
+        self._traces: Takes | None = None
         self._page = Page(store, history, clock, identity, leads)
         self.metrics = Metrics(self._sample)
         store.listen(Refills(store, clock, self.metrics, leads).changed)
@@ -65,6 +75,8 @@ class Telling:
         self._shipping.take(record)
         if self._notifying is not None:
             self._notifying.take(record)
+        if self._traces is not None:
+            self._traces.take(record)
 
     @contextlib.asynccontextmanager
     async def running(self, reviews: Reviews, read_secret: ReadSecret) -> AsyncIterator[None]:
@@ -76,6 +88,7 @@ class Telling:
 
         Raises:
             OSError: a port cannot be had.
+            WarmpoolError: traces are asked for, and what makes them is not installed.
         """
         settings = self._settings
         if settings.history_dir is None:
@@ -85,6 +98,8 @@ class Telling:
             if settings.notices_secret is not None:
                 secret = Ref(settings.namespace, settings.notices_secret)
                 await stack.enter_async_context(self._telling_people(secret, read_secret))
+            if settings.traces_url is not None:
+                await stack.enter_async_context(self._tracing(settings.traces_url))
             if settings.metrics_port is not None:
                 address, port = settings.metrics_address, settings.metrics_port
                 scrape = self.metrics.scrape
@@ -100,6 +115,22 @@ class Telling:
             finally:
                 measuring.cancel()
                 await asyncio.gather(measuring, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _tracing(self, url: str) -> AsyncIterator[None]:
+        # Its SDK takes memory and time to import, and is not there where nobody asked for it.
+        try:
+            from warmpool.effects.traces import open_traces  # noqa: PLC0415
+        except ImportError as error:
+            raise WarmpoolError(
+                "WARMPOOL_TRACES_URL is set, but OpenTelemetry's SDK is not installed: it comes"
+                f" with warmpool[traces] ({error})"
+            ) from error
+        self._traces = traces = open_traces(url, identity=self._identity)
+        try:
+            yield
+        finally:
+            await traces.close()
 
     @contextlib.asynccontextmanager
     async def _telling_people(self, secret: Ref, read_secret: ReadSecret) -> AsyncIterator[None]:
