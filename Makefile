@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check lint typecheck layers unit coverage integration e2e e2e-kind e2e-openstack \
-	chaos-kill chaos soak storm bench-claims bench-failover bench-fill bench-placement bench-poll crds lock clean
+	chaos-kill chaos soak storm bench-claims bench-failover bench-fill bench-history bench-page bench-placement bench-poll crds lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ crds: $(READY) ## render crds/ and docs/reference/ from the models
 	@$(BIN)/python -m warmpool.tools.crds --write
 
 .PHONY: dashboards
-dashboards: $(READY) ## render manifests/grafana/ from its description
+dashboards: $(READY) ## render manifests/grafana/ and manifests/kibana/ from their descriptions
 	@$(BIN)/python -m warmpool.tools.dashboards --write
 
 .PHONY: crds-check
@@ -110,6 +110,12 @@ bench-placement: $(READY) ## cost of one placement decision
 
 bench-poll: $(READY) ## bytes and CPU of knowing 10,000 servers, by what happens to them
 	@$(BIN)/python benchmarks/bench_poll.py
+
+bench-history: $(READY) ## what history costs claims, with and without Elasticsearch away
+	@PYTHONPATH=tests $(BIN)/python benchmarks/bench_history.py
+
+bench-page: $(READY) ## how soon the page shows what there is and what has changed, in Chromium
+	@PYTHONPATH=tests $(BIN)/python benchmarks/bench_page.py
 
 lock: $(READY) ## lock the dependencies anew
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \

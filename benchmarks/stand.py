@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -67,13 +67,23 @@ def say(text: str) -> None:
 class Operator:
     """`warmpool run` as a child, and what it uses."""
 
-    def __init__(self, kubeconfig: Path, log: Path, *, identity: str | None = None) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *,
+        identity: str | None = None,
+        program: Sequence[str] = ("-m", "warmpool", "run"),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings`: of its environment, beside the usual ones."""
         environ = {key: value for key, value in os.environ.items() if "WARMPOOL" not in key}
         environ |= {"KUBECONFIG": str(kubeconfig), "WARMPOOL_NAMESPACE": HOME}
         environ |= {"WARMPOOL_HISTORY_DIR": f"{log}.history", "WARMPOOL_METRICS_PORT": "0"}
         if identity is not None:
             environ["WARMPOOL_IDENTITY"] = identity
-        command = [sys.executable, "-m", "warmpool", "run"]
+        environ |= settings or {}
+        command = [sys.executable, *program]
         self.process = Process.start(command, log=log, env=environ, name="operator")
 
     def cpu(self) -> float:
