@@ -113,7 +113,7 @@ class Lab:
         """A replica wins the Lease, with all that it knows still to be learned, or this store."""
         store = Store() if store is None else store
         self.store = store
-        self.cluster.feed(store, WATCH_LAG)
+        self.feed = self.cluster.feed(store, WATCH_LAG)
         self._leads.append(True)
         mine = len(self._leads) - 1
         world = World(

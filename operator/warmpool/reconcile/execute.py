@@ -32,6 +32,7 @@ from warmpool.domain.errors import (
     AimForbidden,
     CloudError,
     ClusterOutcomeUnknown,
+    ClusterUnavailable,
     Conflict,
     NotFound,
     OutcomeUnknown,
@@ -48,6 +49,7 @@ from warmpool.reconcile.console import ending
 from warmpool.reconcile.finalizing import let_go
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
 from warmpool.reconcile.recorder import Mark, Recorder
+from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
     dump,
@@ -148,14 +150,30 @@ class Executor:
 
     async def create_vm(self, pool: Pool, ref: Ref, build: CreateVm) -> Vm:
         """Write a WarmVM: the owner stands before its server does."""
-        body = new_vm(pool, ref, build)
-        try:
-            vm = self._took_in(await self._cluster.create(Kind.WARM_VM, body))
-        except ClusterOutcomeUnknown:
-            # The name is ours alone: whether it is there tells what has happened.
-            vm = self._took_in(await self._cluster.get(Kind.WARM_VM, ref))
+        vm = self._took_in(await self._write_vm(ref, new_vm(pool, ref, build)))
         self._recorder.mark(vm.uid, Mark.CREATED)
         return vm
+
+    async def _write_vm(self, ref: Ref, body: Body) -> Body:
+        """Create a WarmVM. The name is ours alone, so it is asked for again until that is known.
+
+        Whoever gave up would count it as not there, and create another in its stead.
+        """
+        unsure = False
+        while True:
+            try:
+                return await self._cluster.create(Kind.WARM_VM, body)
+            except Conflict:
+                if not unsure:
+                    raise
+                return await self._cluster.get(Kind.WARM_VM, ref)
+            except ClusterOutcomeUnknown as error:
+                unsure = True
+                await asyncio.sleep(pause_after(error))
+            except ClusterUnavailable as error:
+                if not unsure:
+                    raise
+                await asyncio.sleep(pause_after(error))
 
     async def post(self, vm: Vm, spec: BuildSpec, session: CloudSession) -> None:
         """POST the server of a WarmVM that certainly has none yet."""
