@@ -240,8 +240,10 @@ class Process:
         self.terminate()
 
     def _signal_group(self, number: signal.Signals) -> None:
+        """Nothing happens if it has ended, also in this moment, when another thread buries it."""
         if self.alive:
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def _bury(self) -> None:
         """Once, right after its end: later its number may be somebody else's."""
