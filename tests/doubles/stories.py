@@ -10,7 +10,7 @@ from doubles.cluster import FakeCluster
 from doubles.hands import Hand, Mishap
 from doubles.replicas import HOME, Replica, a_world, add_claim, add_vm, quiet
 from doubles.virtual_time import LoopClock
-from warmpool.api.names import ClaimPhase, Kind, Phase
+from warmpool.api.names import LABEL_CLAIM_UID, ClaimPhase, Kind, Phase
 from warmpool.domain.ids import Ref
 
 NEAR = 0.004
@@ -71,7 +71,9 @@ class World:
             going = "deletionTimestamp" in old["metadata"]
             if old["spec"].get("dirty") and "claimRef" not in old["spec"] and not going:
                 spec = {**old["spec"], "dirty": False}
-                new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
+                labels = {**old["metadata"]["labels"]}
+                labels.pop(LABEL_CLAIM_UID, None)
+                new = {**old, "metadata": {**old["metadata"], "labels": labels}, "spec": spec}
                 clean = self.api._write(Kind.WARM_VM, ref, old, new)
                 status = {**clean["status"], "phase": Phase.READY.value, "conditions": []}
                 new = {**clean, "metadata": dict(clean["metadata"]), "status": status}
