@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -17,8 +18,9 @@ Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN, max_length
 pydantic would describe that as ISO 8601."""
 
 
+@lru_cache(maxsize=1024)
 def seconds(duration: str) -> timedelta:
-    """The span that a `Duration` means.
+    """The span that a `Duration` means. Few texts are in use, and each claim asks for several.
 
     Raises:
         ValueError: the text is no duration.
