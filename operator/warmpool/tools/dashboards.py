@@ -1,4 +1,7 @@
-"""Writes the Grafana dashboard from its description, or says that it is out of date.
+"""Writes the dashboards from their descriptions, or says which are out of date.
+
+Grafana's shows the metrics, and is described here; Kibana's shows the history, and is described in
+`warmpool.tools.kibana`.
 
 python -m warmpool.tools.dashboards --write
 python -m warmpool.tools.dashboards --check
@@ -10,14 +13,16 @@ counted and timed comes from the one that leads, so it is added up.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from warmpool.tools import kibana
 from warmpool.tools.crds import ROOT
 
 FILE: Final = Path("manifests/grafana/warmpool.json")
+KIBANA: Final = Path("manifests/kibana/warmpool.ndjson")
 
 Json = dict[str, Any]
 
@@ -353,20 +358,27 @@ def text() -> str:
     return json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
 
 
+FILES: Final[Mapping[Path, Callable[[], str]]] = {FILE: text, KIBANA: kibana.text}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--write", action="store_true", help="write it")
-    how.add_argument("--check", action="store_true", help="fail if it is not up to date")
+    how.add_argument("--write", action="store_true", help="write them")
+    how.add_argument("--check", action="store_true", help="fail if one is not up to date")
     arguments = parser.parse_args(argv)
-    path = ROOT / FILE
-    if arguments.write:
+    wrong = [str(file) for file in FILES if not _is_right(file, write=arguments.write)]
+    if wrong:
+        sys.stderr.write(f"{', '.join(wrong)} out of date: make dashboards\n")
+    return 1 if wrong else 0
+
+
+def _is_right(file: Path, *, write: bool) -> bool:
+    path, wanted = ROOT / file, FILES[file]()
+    if write:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text(), encoding="utf-8")
-    elif not path.exists() or path.read_text(encoding="utf-8") != text():
-        sys.stderr.write(f"{FILE} is out of date: make dashboards\n")
-        return 1
-    return 0
+        path.write_text(wanted, encoding="utf-8")
+    return path.exists() and path.read_text(encoding="utf-8") == wanted
 
 
 if __name__ == "__main__":
