@@ -1,6 +1,5 @@
 """The page in Chromium, with 20 pools and 2,000 VMs: what is shown is what the API says."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -115,21 +114,64 @@ async def test_a_change_is_shown_without_a_reload(tab: Browser, url: str, fleet:
     assert await tab.js("window.still") is True
 
 
-async def press_enter_on_a_vm(tab: Browser) -> None:
-    """A live update may draw the table anew just before the key goes down: then it hits nothing."""
-    await tab.js("document.querySelector('td a')?.focus()")
+FOCUSED = "document.activeElement.textContent"
+
+
+async def press(tab: Browser, key: str) -> None:
+    text = {"Enter": "\r"}.get(key, "")
     for kind in ("rawKeyDown", "char", "keyUp"):
-        await tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r", code="Enter")
+        await tab.call("Input.dispatchKeyEvent", type=kind, key=key, text=text, code=key)
 
 
 async def test_one_gets_from_a_removal_to_the_vms_story_by_keyboard(tab: Browser, url: str) -> None:
     await see(tab, url, "removals", VIEWS["removals"])
-    async with asyncio.timeout(60):
-        while not await tab.js(f"{TITLE}?.startsWith('VM ')"):
-            await press_enter_on_a_vm(tab)
-            await asyncio.sleep(2)
+    await tab.until("document.querySelector('td a') !== null")
+    await tab.js("document.querySelector('td a').focus()")
+    await press(tab, "Enter")
+    await tab.until(f"{TITLE}?.startsWith('VM ')")
     assert "left pool" in await tab.js("document.querySelector('ol.story').textContent")
     assert await tab.js("document.activeElement.id") == "main", "the reader is told of the change"
+
+
+async def test_live_updates_leave_the_focus_where_it_is(
+    tab: Browser, url: str, fleet: Store
+) -> None:
+    """They drew the view anew, and whoever reads by keyboard began at its top again."""
+    await see(tab, url, "", "Pools")
+    await tab.until("document.querySelectorAll('tbody tr').length === 20")
+    await tab.js("document.querySelectorAll('td a')[3].focus()")
+    assert await tab.js(FOCUSED) == "search/pool-3"
+    before = Ref("search", "pool-0a")
+    for ready in (7, 8, 9):
+        version = 99990 + ready
+        change = a_pool_body(Ref("search", "pool-3"), version=version, status={"ready": ready})
+        fleet.apply(Kind.WARM_POOL, change)
+        if ready == 8:
+            fleet.apply(Kind.WARM_POOL, a_pool_body(before, version=version, uid="new"))
+        if ready == 9:
+            fleet.apply(
+                Kind.WARM_POOL, a_pool_body(before, version=version, uid="new"), deleted=True
+            )
+        rows = 21 if ready == 8 else 20
+        await tab.until(
+            f"document.querySelector('main').textContent.includes('{ready} / 3')"
+            f" && document.querySelectorAll('tbody tr').length === {rows}"
+        )
+        assert await tab.js(FOCUSED) == "search/pool-3", ready
+    await press(tab, "Enter")
+    await tab.until(f"{TITLE} === 'Pool search/pool-3'")
+
+
+async def test_what_was_opened_stays_open(tab: Browser, url: str, fleet: Store) -> None:
+    await see(tab, url, "pool/search/pool-3", VIEWS["pool/search/pool-3"])
+    await tab.until("document.querySelector('details') !== null")
+    await tab.js("document.querySelector('summary').focus()")
+    await tab.js("document.querySelector('summary').click()")
+    change = a_pool_body(Ref("search", "pool-3"), version=99999, status={"ready": 7})
+    fleet.apply(Kind.WARM_POOL, change)
+    await tab.until("document.querySelector('dd').textContent === '7 / 3'")
+    assert await tab.js("document.querySelector('details').open") is True
+    assert await tab.js("document.activeElement.tagName") == "SUMMARY"
 
 
 async def test_a_vm_that_is_not_known_is_told_so(tab: Browser, url: str) -> None:

@@ -2,7 +2,7 @@
 const main = document.getElementById("main");
 const status = document.getElementById("status");
 let now = null; // what the stream told last
-let refresh = null; // draws the view again when something has changed
+let refresh = false; // whether the view is drawn again when something has changed
 let drawing = 0;
 
 // -- small helpers --------------------------------------------------------------------------
@@ -51,8 +51,11 @@ function table(caption, columns, rows) {
   if (!rows.length) return el("p", { class: "none" }, `${caption}: none`);
   const classOf = (column) => (column.number ? { class: "number" } : {});
   const head = columns.map((c) => el("th", { scope: "col", ...classOf(c) }, c.title));
-  const body = rows.map((row) =>
-    el("tr", {}, columns.map((c) => el("td", { "data-label": c.title, ...classOf(c) }, c.cell(row)))));
+  const body = rows.map((row) => {
+    const cells = columns.map((c) => el("td", { "data-label": c.title, ...classOf(c) }, c.cell(row)));
+    const about = cells[0].querySelector("a");
+    return el("tr", about ? { "data-key": about.getAttribute("href") } : {}, cells);
+  });
   return el("div", { class: "wide" }, el("table", { class: "cards" },
     el("caption", {}, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
@@ -124,7 +127,7 @@ const byHost = (one, other) => one.hypervisor.localeCompare(other.hypervisor, un
 function host(each) {
   const entries = Object.entries(each.vms);
   const said = entries.map(([state, count]) => `${count} ${state}`).join(", ");
-  return el("li", {}, el("span", { class: "name" }, each.hypervisor || "not placed yet"),
+  return el("li", { "data-key": each.hypervisor }, el("span", { class: "name" }, each.hypervisor || "not placed yet"),
     el("span", { class: "dots", "aria-hidden": "true" }, entries.map(([state, count]) =>
       el("span", { class: state }, STATES[state].repeat(Math.min(count, 40))))),
     el("span", {}, said));
@@ -136,7 +139,7 @@ async function poolView(namespace, name) {
   const legend = Object.entries(STATES).flatMap(([state, sign]) => [el("span", { class: state }, `${sign} ${state}`), "  "]);
   const racks = found.racks.map((rack) => {
     const total = rack.hypervisors.reduce((all, each) => all + Object.values(each.vms).reduce((a, b) => a + b, 0), 0);
-    return el("li", {}, el("h3", {}, `${rack.rack || "rack not known"}${rack.zone ? `, ${rack.zone}` : ""}: ${total}`),
+    return el("li", { "data-key": `${rack.zone}/${rack.rack}` }, el("h3", {}, `${rack.rack || "rack not known"}${rack.zone ? `, ${rack.zone}` : ""}: ${total}`),
       el("ul", { class: "hosts" }, rack.hypervisors.sort(byHost).map(host)));
   });
   const columns = [
@@ -305,6 +308,53 @@ async function vmView(namespace, name) {
     steps.length ? el("ol", { class: "story" }, steps) : el("p", { class: "none" }, "This replica's history tells nothing of it")];
 }
 
+// -- changing what is shown -------------------------------------------------------------------
+
+// What is there already stays the same element, so that focus, selection and scrolling stay with it.
+function become(old, fresh) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes])
+    if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes)
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  becomeAll(old, [...fresh.childNodes]);
+}
+
+const likeness = (node) => `${node.nodeName} ${(node.dataset && node.dataset.key) ?? ""}`;
+
+function becomeAll(parent, wanted) {
+  const spare = new Map(); // by what they are like, in their order
+  for (const node of parent.childNodes) {
+    const like = likeness(node);
+    spare.has(like) ? spare.get(like).push(node) : spare.set(like, [node]);
+  }
+  const stay = wanted.map((fresh) => {
+    const old = spare.get(likeness(fresh))?.shift();
+    if (old) become(old, fresh);
+    return old || fresh;
+  });
+  for (const nodes of spare.values()) nodes.forEach((node) => node.remove());
+  let place = parent.firstChild;
+  for (const node of stay) {
+    if (node === place) place = place.nextSibling;
+    else parent.insertBefore(node, place); // what is moved loses the focus, so only what has to be
+  }
+}
+
+function show(content) {
+  if (main.dataset.view !== location.hash) {
+    main.replaceChildren(...content);
+    main.dataset.view = location.hash;
+    return;
+  }
+  const focused = document.activeElement;
+  becomeAll(main, content);
+  if (main.contains(focused) && focused !== document.activeElement) focused.focus({ preventScroll: true });
+}
+
 // -- turning pages --------------------------------------------------------------------------
 
 const VIEWS = { "": poolsView, pool: poolView, builds: buildsView, claims: claimsView, removals: removalsView, leaders: leadersView, vm: vmView };
@@ -322,12 +372,9 @@ async function draw() {
     content = [el("h1", {}, "That did not work"), el("p", { class: "failed", role: "alert" }, error.message)];
   }
   if (mine !== drawing) return; // another view was asked for meanwhile
-  const open = Boolean(main.querySelector("details[open]"));
-  main.replaceChildren(...content.filter(Boolean));
-  if (open && main.dataset.view === location.hash) main.querySelector("details")?.setAttribute("open", "");
-  main.dataset.view = location.hash;
+  show(content.filter(Boolean));
   document.title = `${main.querySelector("h1").textContent} – warmpool`;
-  refresh = LIVE.has(view) ? draw : null;
+  refresh = LIVE.has(view);
 }
 
 function listen() {
@@ -336,16 +383,21 @@ function listen() {
     const first = now === null;
     now = JSON.parse(event.data);
     status.textContent = `${now.identity} ${now.leads ? "leads" : "stands by"}, live`;
-    if (first || (refresh && !main.contains(document.activeElement))) draw();
-    else if (refresh) refreshLater();
+    if (first || refresh) drawLive();
   };
   stream.onerror = () => { status.textContent = "not connected: what is shown may be old"; };
 }
 
-let later = 0;
-function refreshLater() { // whoever reads by keyboard keeps the place for a while
-  clearTimeout(later);
-  later = setTimeout(() => { if (refresh) draw(); }, 5000);
+let busy = false, again = false;
+async function drawLive() { // one after the other: changes that come faster than answers show together
+  again = true;
+  if (busy) return;
+  busy = true;
+  while (again) {
+    again = false;
+    await draw();
+  }
+  busy = false;
 }
 
 addEventListener("hashchange", () => { draw().then(() => main.focus()); });
