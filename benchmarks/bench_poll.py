@@ -34,8 +34,8 @@ from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.effects.clock import SystemClock
 from warmpool.effects.nova import NovaCloud, open_cloud
-from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.rhythm import FULL_EVERY
+from warmpool.reconcile.session import CloudSession
 from warmpool.tools.processes import Process, temporary_directory
 
 RESULTS: Final = Path(__file__).parent / "results" / "poll.json"

@@ -380,6 +380,20 @@ async def test_an_incremental_listing_names_the_deleted(cloud: Cloud, running: S
     ]
 
 
+async def test_an_incremental_listing_names_the_deleted_that_a_complete_one_lacked(
+    cloud: Cloud, running: Server
+) -> None:
+    """They go on side by side: the complete one may end first, and show them gone first."""
+    before = await cloud.list(None)
+    await cloud.delete(running.id)
+    await until(cloud.get, running.id, holds=lambda server: server is None)
+    assert (await cloud.list(None)).servers == ()
+
+    changes = await cloud.list(before.taken_at - OVERLAP)
+
+    assert [(s.id, s.owner) for s in changes.servers] == [(running.id, running.owner)]
+
+
 async def test_an_incremental_listing_names_no_strangers(
     opened: Opened, cloud: Cloud, running: Server
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from lab import Lab
 from warmpool.api.names import Kind
 from warmpool.domain.ids import Ref
-from warmpool.reconcile.rhythm import FULL_EVERY
+from warmpool.reconcile.rhythm import FULL_EVERY, POLL_IDLE
 from warmpool.sim.faults import ApiFault, ListFault
 
 pytestmark = pytest.mark.looptime
@@ -138,3 +138,18 @@ async def test_a_server_that_left_nova_without_a_trace_is_missed_by_the_complete
         await lab.until(lambda: len(lab.free()) < 3, within=FULL_EVERY + 30)
         await lab.until(lambda: lab.is_even(pool, 3))
         assert lab.posts() == 4
+
+
+async def test_a_slow_complete_listing_keeps_no_change_from_being_heard() -> None:
+    """It takes more than three minutes here, and one of changes five seconds."""
+    async with Lab(page=1) as lab:
+        pool = await filled(lab, 40)
+        await lab.always(lambda: True, FULL_EVERY - 60)
+        lab.arm(ApiFault(effect="slow", path="servers/detail", delay=(5.0, 5.0)))
+        asked = await calls(lab, 80)
+        assert asked[LISTING] > 80 / (POLL_IDLE + 5.0) + 2, "it is under way"
+        lab.nova.wipe(lab.servers()[0])
+        await lab.until(lambda: len(lab.free()) < 40, within=30)
+        await lab.until(lambda: lab.is_even(pool, 40), within=60)
+        await lab.always(lambda: lab.is_even(pool, 40), 300)
+        assert lab.posts() == 41

@@ -11,7 +11,8 @@ import pytest
 from builders import NOW, a_pool
 from warmpool.domain.errors import CloudUnavailable
 from warmpool.domain.ids import Ref
-from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.clouds import Clouds
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.vitals import Vitals
 from warmpool.sim.clock import LoopClock
 

@@ -23,13 +23,14 @@ TEN = [VmUid(f"vm-{n}") for n in range(10)]
 def begun() -> Rhythm:
     """One that has had a complete listing at time 0."""
     rhythm = Rhythm()
-    assert rhythm.look_back(0) is None
-    rhythm.listed(0, None, whole=True)
+    assert rhythm.is_all_due(0)
+    rhythm.listed_all(0, whole=True)
     return rhythm
 
 
 def test_the_first_listing_is_complete_and_those_after_it_are_quick() -> None:
     rhythm = begun()
+    assert not rhythm.is_all_due(1)
     assert rhythm.look_back(1) == QUICK
     assert rhythm.look_back(WIDE_EVERY - 1) == QUICK
 
@@ -37,41 +38,52 @@ def test_the_first_listing_is_complete_and_those_after_it_are_quick() -> None:
 def test_now_and_then_a_listing_looks_far_back() -> None:
     rhythm = begun()
     assert rhythm.look_back(WIDE_EVERY) == WIDE
-    rhythm.listed(WIDE_EVERY, WIDE, whole=False)
+    rhythm.listed(WIDE_EVERY, WIDE)
     assert rhythm.look_back(WIDE_EVERY + 1) == QUICK
     assert rhythm.look_back(2 * WIDE_EVERY) == WIDE
 
 
 def test_rarely_one_is_complete() -> None:
     rhythm = begun()
-    assert rhythm.look_back(FULL_EVERY - 1) is not None
-    assert rhythm.look_back(FULL_EVERY) is None
+    assert not rhythm.is_all_due(FULL_EVERY - 1)
+    assert rhythm.is_all_due(FULL_EVERY)
+
+
+def test_those_far_back_go_on_while_a_complete_one_takes_its_time() -> None:
+    rhythm = begun()
+    rhythm.listed(FULL_EVERY + 100, WIDE)
+    rhythm.listed_all(FULL_EVERY, whole=True)
+    assert rhythm.look_back(FULL_EVERY + 101) == QUICK
+    assert rhythm.look_back(FULL_EVERY + 100 + WIDE_EVERY) == WIDE
+    assert rhythm.is_all_due(2 * FULL_EVERY)
 
 
 def test_a_listing_that_failed_is_tried_again_as_it_was() -> None:
     rhythm = begun()
-    assert rhythm.look_back(FULL_EVERY) is None
-    assert rhythm.look_back(FULL_EVERY + 1) is None
+    assert rhythm.look_back(WIDE_EVERY) == WIDE
+    assert rhythm.look_back(WIDE_EVERY + 1) == WIDE
+    assert rhythm.is_all_due(FULL_EVERY)
+    assert rhythm.is_all_due(FULL_EVERY + 1)
 
 
 def test_one_that_should_be_complete_and_is_not_is_followed_by_another_soon() -> None:
     """A cell of Nova's is down: nobody knows what it holds."""
     rhythm = Rhythm()
-    rhythm.listed(0, None, whole=False)
-    assert rhythm.look_back(AGAIN_EVERY - 1) is not None
-    assert rhythm.look_back(AGAIN_EVERY) is None
+    rhythm.listed_all(0, whole=False)
+    assert not rhythm.is_all_due(AGAIN_EVERY - 1)
+    assert rhythm.is_all_due(AGAIN_EVERY)
 
 
 def test_a_cloud_that_is_long_broken_is_not_hammered_with_complete_listings() -> None:
     rhythm, now, pauses = Rhythm(), 0.0, []
     for _ in range(10):
-        rhythm.listed(now, None, whole=False)
-        pauses.append(next(n for n in range(1000) if rhythm.look_back(now + n) is None))
+        rhythm.listed_all(now, whole=False)
+        pauses.append(next(n for n in range(1000) if rhythm.is_all_due(now + n)))
         now += pauses[-1]
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]
-    rhythm.listed(now, None, whole=True)
-    rhythm.listed(now + FULL_EVERY, None, whole=False)
-    assert rhythm.look_back(now + FULL_EVERY + AGAIN_EVERY) is None
+    rhythm.listed_all(now, whole=True)
+    rhythm.listed_all(now + FULL_EVERY, whole=False)
+    assert rhythm.is_all_due(now + FULL_EVERY + AGAIN_EVERY)
 
 
 # --- doubt ----------------------------------------------------------------------------------
@@ -94,8 +106,7 @@ def test_of_many_servers_a_few_may_be_lacking() -> None:
 def test_what_is_doubted_is_asked_for_again_soon_and_believed_in_the_end() -> None:
     rhythm, now = begun(), 100.0
     while rhythm.doubts(now, TEN, set()):
-        rhythm.listed(now, QUICK, whole=False)
-        assert rhythm.look_back(now + AGAIN_EVERY) is None
+        assert rhythm.is_all_due(now + AGAIN_EVERY)
         now += AGAIN_EVERY
     assert now - 100 == pytest.approx(DOUBT_FOR, abs=AGAIN_EVERY)
 

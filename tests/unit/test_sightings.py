@@ -1,5 +1,6 @@
 """What is known of servers, one by one."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from builders import NOW, a_server
 from warmpool.domain.cloud import Listing, Server, ServerState
 from warmpool.domain.ids import ServerId, VmUid
-from warmpool.reconcile.clouds import skew
+from warmpool.reconcile.session import skew
 from warmpool.reconcile.sightings import UNSEEN_FOR, Sightings
 
 ONE = VmUid("vm-1")
@@ -62,6 +63,70 @@ def test_a_second_server_of_one_owner_is_a_stray_until_it_is_deleted() -> None:
     assert seen.server(ONE, other.id) == other
     seen.take_in(changes(a_server(1, id=other.id, owner=ONE, state=ServerState.DELETED)), 13)
     assert seen.strays() == []
+    assert seen.server(ONE) == SERVER
+
+
+MOVED = replace(SERVER, host="elsewhere")
+TWO = a_server(2, owner=VmUid("vm-2"))
+
+
+def asked_for_all(*servers: Server) -> Sightings:
+    """These are known, and a complete listing goes on that began at 10."""
+    seen = Sightings()
+    seen.take_in(everything(*servers), 1)
+    seen.all_asked_for()
+    return seen
+
+
+def answer(seen: Sightings, *servers: Server) -> list[VmUid]:
+    return seen.take_in(seen.brought_up(everything(*servers)), 10)
+
+
+def test_what_changed_while_all_were_listed_is_as_it_was_told_last() -> None:
+    """The page that shows a server may be older than a listing of changes, by minutes."""
+    seen = asked_for_all(SERVER, TWO)
+    seen.take_in(changes(MOVED), 12)
+    assert answer(seen, SERVER, TWO) == []
+    assert seen.server(ONE) == MOVED
+
+
+def test_what_was_deleted_while_all_were_listed_does_not_come_back() -> None:
+    seen = asked_for_all(SERVER, TWO)
+    seen.take_in(changes(replace(SERVER, state=ServerState.DELETED)), 12)
+    seen.gone(VmUid("vm-2"))
+    answer(seen, SERVER, TWO)
+    assert not seen.servers()
+
+
+def test_what_was_found_while_all_were_listed_is_not_missing() -> None:
+    """Its page was read before it came to be."""
+    seen = asked_for_all(SERVER)
+    seen.posted(VmUid("vm-2"), TWO.id, "data-2", (11, NOW))
+    seen.take_in(changes(TWO), 12)
+    answer(seen, SERVER)
+    assert seen.server(VmUid("vm-2")) == TWO
+
+
+def test_a_second_server_that_came_while_all_were_listed_is_a_stray() -> None:
+    seen, other = asked_for_all(SERVER), a_server(1, id=ServerId("late"), owner=ONE)
+    seen.take_in(changes(other), 12)
+    answer(seen, SERVER)
+    assert seen.strays() == [other]
+    assert seen.server(ONE) == SERVER
+
+
+def test_what_nobody_has_told_of_is_as_the_complete_listing_shows_it() -> None:
+    seen = asked_for_all(SERVER, TWO)
+    assert answer(seen, MOVED) == [ONE, VmUid("vm-2")]
+    assert seen.servers() == {ONE: MOVED}
+
+
+def test_news_are_of_one_complete_listing_only() -> None:
+    seen = asked_for_all(SERVER)
+    seen.take_in(changes(MOVED), 12)
+    answer(seen, SERVER)
+    seen.all_asked_for()
+    answer(seen, SERVER)
     assert seen.server(ONE) == SERVER
 
 

@@ -24,8 +24,8 @@ from warmpool.effects.nova import open_cloud
 from warmpool.effects.nova_estate import NovaEstate
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.adoption import Adoption
-from warmpool.reconcile.clouds import CLOUDS_YAML
 from warmpool.reconcile.reading import read_pool
+from warmpool.reconcile.session import CLOUDS_YAML
 
 DONE: Final = 0
 NOTHING: Final = 1

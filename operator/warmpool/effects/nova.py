@@ -150,6 +150,8 @@ class NovaCloud:
         self._observe = observe
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="nova")
         self._owners: dict[ServerId, VmUid | None] = {}
+        self._lacking: set[ServerId] = set()
+        """Whom the last complete listing lacked."""
         self._closed = False
 
     @property
@@ -294,14 +296,19 @@ class NovaCloud:
         return await self._run(call, lambda _: self._wire.has(service))
 
     async def _list_all(self) -> Listing:
-        """Forget whom a complete listing lacks, but for those met since it began."""
+        """Forget whom two complete listings in a row lack, but for those met since they began.
+
+        One that ended while this one was read may still have to be named by a listing of changes.
+        """
         before = set(self._owners)
         query = {"tags": f"{TAG_INSTALLATION}{self._installation}"}
         pages = [page async for page in self._pages("list servers", query)]
         found = {s.id: s for page in pages for s in page.ours}
         complete = not any(page.fragments for page in pages)
-        for gone in before - set(found) if complete else ():
+        lacking = before - set(found) if complete else set()
+        for gone in lacking & self._lacking:
             self._owners.pop(gone, None)
+        self._lacking = lacking
         self._owners.update({s.id: s.owner for s in found.values()})
         return Listing(tuple(found.values()), complete=complete, taken_at=pages[0].taken_at)
 

@@ -35,11 +35,11 @@ from warmpool.domain.pools import is_contradicted
 from warmpool.planning.condition import condition
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster
-from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.execute import place_of, standing
 from warmpool.reconcile.reading import provider_id, read_vm
 from warmpool.reconcile.retries import pause_after
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
     HELD,

@@ -33,13 +33,13 @@ from warmpool.domain.errors import NotFound, OutcomeUnknown
 from warmpool.domain.facts import Pool, Vm
 from warmpool.ports.clock import Clock
 from warmpool.reconcile.checks import Checks
-from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.execute import Executor, place_of
 from warmpool.reconcile.memory import Memory
 from warmpool.reconcile.outcomes import Outcomes
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.recorder import Recorder
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
 

@@ -44,12 +44,12 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster, PatchOp
 from warmpool.ports.probe import Prober
 from warmpool.reconcile.absence import Absences
-from warmpool.reconcile.clouds import CloudSession
 from warmpool.reconcile.console import ending
 from warmpool.reconcile.finalizing import let_go
 from warmpool.reconcile.reading import provider_id, read_claim, read_vm
 from warmpool.reconcile.recorder import Mark, Recorder
 from warmpool.reconcile.retries import pause_after
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import (
     dump,

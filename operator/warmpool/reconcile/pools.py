@@ -55,7 +55,7 @@ from warmpool.planning.turnover import wants_all
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.checks import Checks
-from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.deeds import Deeds
 from warmpool.reconcile.events import Event
@@ -68,6 +68,7 @@ from warmpool.reconcile.memory import Memory
 from warmpool.reconcile.outcomes import CLUSTER_RETRY, Outcomes
 from warmpool.reconcile.recipe import Recipe
 from warmpool.reconcile.recorder import Recorder
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.surveying import Surveyor

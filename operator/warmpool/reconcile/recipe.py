@@ -13,8 +13,9 @@ from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
-from warmpool.reconcile.clouds import Clouds, CloudSession, problem_of
+from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.groups import settle_group
+from warmpool.reconcile.session import CloudSession, problem_of
 
 RETRY_DEPENDENCY: Final = timedelta(seconds=10)
 """Between looks for something that the template names and that was not there."""

@@ -3,7 +3,7 @@
 Three kinds of listing share the work. A quick one asks for what has changed since just before the
 last one. A wide one, now and then, looks back over minutes: Nova writes a change down with the
 clock of the host that made it. A complete one, rarely, finds what no change tells: tags taken away,
-a database restored.
+a database restored. It may take minutes, and the others go on meanwhile.
 """
 
 from collections.abc import Collection
@@ -66,20 +66,25 @@ class Rhythm:
         self._build: float | None = None
         self._took = 0.0
 
-    def look_back(self, now: float) -> timedelta | None:
-        """How far the next listing looks back beyond the last one; None: it is complete."""
-        if now >= self._full_due:
-            return None
+    def look_back(self, now: float) -> timedelta:
+        """How far the next listing of changes looks back beyond the last one."""
         return WIDE if now >= self._wide_due else QUICK
 
-    def listed(self, now: float, look_back: timedelta | None, *, whole: bool) -> None:
-        """Such a listing, begun at that time, was answered; `whole`: all servers are in it."""
-        if look_back is None:
-            self._broken = 0 if whole else self._broken + 1
-            again = min(AGAIN_EVERY * 2 ** min(self._broken - 1, 10), BROKEN_MAX)
-            self._full_due = now + (FULL_EVERY if whole else again)
-        if look_back is None or look_back >= WIDE:
+    def listed(self, now: float, look_back: timedelta) -> None:
+        """Such a listing of changes, begun at that time, was answered."""
+        if look_back >= WIDE:
             self._wide_due = now + WIDE_EVERY
+
+    def is_all_due(self, now: float) -> bool:
+        """Whether it is time for a complete listing."""
+        return now >= self._full_due
+
+    def listed_all(self, now: float, *, whole: bool) -> None:
+        """A complete one, begun at that time, was answered; `whole`: all servers are in it."""
+        self._broken = 0 if whole else self._broken + 1
+        again = min(AGAIN_EVERY * 2 ** min(self._broken - 1, 10), BROKEN_MAX)
+        self._full_due = now + (FULL_EVERY if whole else again)
+        self._wide_due = max(self._wide_due, now + WIDE_EVERY)
 
     def doubts(self, now: float, known: Collection[VmUid], seen: AbstractSet[VmUid]) -> bool:
         """Whether to disbelieve a complete listing for now, and to have another one soon."""
@@ -101,7 +106,7 @@ class Rhythm:
         self._build = before + (seconds - before) * BUILD_MEMORY
 
     def took(self, seconds: float) -> None:
-        """A listing was answered after so long."""
+        """A listing of changes was answered after so long."""
         self._took = seconds
 
     def pause(self) -> float:

@@ -1,7 +1,8 @@
 """The servers of this installation as listings and answers show them, one by one.
 
 A listing is true for the moment at which it began. What was POSTed since is there although it does
-not show it; what was POSTed before and never shows may never come.
+not show it; what was POSTed before and never shows may never come. A complete one is read over
+minutes, and what others have told of a server meanwhile is newer than what it shows of it.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ class Sightings:
         self._accepted: dict[VmUid, ServerId] = {}
         self._unseen: dict[VmUid, float] = {}
         """Servers that were POSTed, and when, and that no listing has shown yet."""
+        self._news: set[ServerId] = set()
+        """What was told of since the last complete listing was asked for."""
 
     def servers(self) -> Mapping[VmUid, Server]:
         """The server of each owner."""
@@ -67,18 +70,22 @@ class Sightings:
 
     def found(self, owner: VmUid, server: Server) -> None:
         """A server was seen outside a listing."""
+        self._news.add(server.id)
         self._unseen.pop(owner, None)
         self._servers[owner] = server
 
     def gone(self, owner: VmUid) -> None:
         """Nova says 404 for the server of this owner."""
-        self._servers.pop(owner, None)
+        held = self._servers.pop(owner, None)
+        if held is not None:
+            self._news.add(held.id)
         self._posted.pop(owner, None)
         self._unseen.pop(owner, None)
         self._accepted.pop(owner, None)
 
     def forget(self, server: Server) -> None:
         """There is no such server of ours any more."""
+        self._news.add(server.id)
         self._strays.pop(server.id, None)
         held = self._servers.get(server.owner) if server.owner is not None else None
         if held is not None and held.id == server.id and server.owner is not None:
@@ -95,7 +102,18 @@ class Sightings:
         held, posted_at = self._servers.get(server.owner), self._posted.get(server.owner)
         if held is None or held.state is not ServerState.BUILDING or posted_at is None:
             return None
-        return now - posted_at
+        return max(0.0, now - posted_at)
+
+    def all_asked_for(self) -> None:
+        """A complete listing begins."""
+        self._news = set()
+
+    def brought_up(self, listing: Listing) -> Listing:
+        """The last complete listing that was asked for, with what was told since it began."""
+        held = (*self._servers.values(), *self._strays.values())
+        newer = [server for server in held if server.id in self._news]
+        older = [server for server in listing.servers if server.id not in self._news]
+        return replace(listing, servers=(*older, *newer))
 
     def take_in(self, listing: Listing, began: float) -> list[VmUid]:
         """Merge a listing that began at that moment; the owners whose servers changed."""
@@ -105,6 +123,7 @@ class Sightings:
         nameless = any(server.owner is None for server in listing.servers)
         by_id = {s.id: owner for owner, s in self._servers.items()} if nameless else {}
         for server in listing.servers:
+            self._news.add(server.id)
             owner = server.owner or by_id.get(server.id)
             if owner is None:
                 continue

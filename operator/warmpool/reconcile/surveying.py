@@ -7,7 +7,7 @@ from warmpool.domain.ids import Ref
 from warmpool.domain.pools import PoolFacts, Survey
 from warmpool.planning.filling import lacks_server
 from warmpool.planning.sizing import unclaimed
-from warmpool.reconcile.clouds import CloudSession
+from warmpool.reconcile.session import CloudSession
 
 
 class Surveyor:

@@ -23,8 +23,9 @@ from warmpool.domain.errors import CloudError, ClusterError, WentBack
 from warmpool.domain.ids import ServerId, VmUid
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
-from warmpool.reconcile.clouds import Clouds, CloudSession
+from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import Custody
+from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.vitals import Beat
 
