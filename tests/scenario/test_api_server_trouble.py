@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from builders import a_vm_body
+from builders import POOL, a_vm_body
 from doubles.cluster import FakeCluster
 from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind
@@ -16,7 +16,7 @@ from warmpool.domain.ids import InstallationId
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.ledger import GAP, Ledger
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.sweeper import COMPARE_AFTER, COMPARE_EVERY, Comparer
+from warmpool.reconcile.sweeper import AT_A_TIME, COMPARE_AFTER, COMPARE_EVERY, Comparer
 
 pytestmark = pytest.mark.looptime
 
@@ -65,6 +65,51 @@ async def test_each_new_list_is_followed_by_a_comparison() -> None:
         store.apply(Kind.WARM_VM, a_vm_body(version=900))
         await asyncio.sleep(2 * SOON)
         assert list(store.vms()), "nobody said that there was a new one"
+
+
+def many_vms(count: int) -> FakeCluster:
+    api = FakeCluster(lambda: NOW, [POOL.namespace])
+    for number in range(count):
+        api.put(Kind.WARM_VM, a_vm_body(number))
+    return api
+
+
+def first_vm(store: Store) -> asyncio.Event:
+    """Set when a store has its first VM."""
+    begun = asyncio.Event()
+    store.listen(lambda change: begun.set() if change.kind is Kind.WARM_VM else None)
+    return begun
+
+
+async def test_others_have_their_turn_while_thousands_of_objects_are_compared() -> None:
+    store, known = Store(), list[int]()
+    begun = first_vm(store)
+
+    async def other() -> None:
+        await begun.wait()
+        known.append(len(list(store.vms())))
+
+    task = asyncio.ensure_future(other())
+    await Comparer(store, many_vms(3 * AT_A_TIME)).compare()
+    await task
+    assert 0 < known[0] <= AT_A_TIME + 1
+    assert len(list(store.vms())) == 3 * AT_A_TIME
+
+
+async def test_what_happens_while_a_list_is_compared_is_newer() -> None:
+    """One of its last VMs is deleted, and another comes, while its first ones are taken in."""
+    store, api = Store(), many_vms(2 * AT_A_TIME)
+    begun = first_vm(store)
+    comparing = asyncio.ensure_future(Comparer(store, api).compare())
+    await begun.wait()
+    (last, body), *_ = reversed(api.peek(Kind.WARM_VM).items())
+    assert not store.has_vm(last)
+    gone = {**body, "metadata": body["metadata"] | {"resourceVersion": str(api._version + 1)}}
+    store.apply(Kind.WARM_VM, gone, deleted=True)
+    store.apply(Kind.WARM_VM, a_vm_body(7000, version=api._version + 2))
+    await comparing
+    assert not store.has_vm(last)
+    assert len(list(store.vms())) == 2 * AT_A_TIME
 
 
 async def test_who_remembers_more_than_the_api_server_ends() -> None:

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from builders import NOW
+from warmpool.embed.watching import at_once
 from warmpool.handlers import probes
 from warmpool.handlers.hosting import Streams, unwatched
 from warmpool.reconcile.vitals import STUCK_AFTER, Vitals
@@ -96,7 +97,7 @@ async def test_a_stream_is_ready_when_it_is_watched_and_alive_while_it_is_tried(
     vitals = Vitals(clock)
     for resource in ("warmpools", "warmvms"):
         vitals.need(unwatched(resource))
-    streams = Streams(vitals, lambda call, *args: call(*args))
+    streams = Streams(vitals, at_once, lambda: None)
     async with aiohttp.ClientSession(trace_configs=[streams.trace()]) as session:
         with streams.taken(["warmpools", "warmvms"]):
             clock.advance(3600)
@@ -111,3 +112,17 @@ async def test_a_stream_is_ready_when_it_is_watched_and_alive_while_it_is_tried(
                 ("watch of warmvms", 0.0),
             ]
         assert vitals.turns() == []
+
+
+async def test_a_list_is_told_of_even_if_it_is_empty(api_server: str) -> None:
+    """Of one that shows no object kopf tells nothing, and all that we hold has vanished then."""
+    told: list[str] = []
+    streams = Streams(Vitals(ManualClock(NOW)), at_once, lambda: told.append("relisted"))
+    async with aiohttp.ClientSession(trace_configs=[streams.trace()]) as session:
+        with streams.taken(["warmpools", "warmvms"]):
+            await session.get(f"{api_server}/warmpools?watch=true")
+            await session.get(f"{api_server}/others?limit=500")
+            await session.get(f"{api_server}/warmvms?limit=500")
+            assert not told, "watched, not ours, and refused"
+            await session.get(f"{api_server}/warmpools?limit=500")
+            assert told == ["relisted"]

@@ -44,6 +44,14 @@ def test_a_vm_that_is_kept_is_nobodys_to_have() -> None:
 # --- versions -------------------------------------------------------------------------------
 
 
+def compared(store: Store, listed: Snapshot, kind: Kind = Kind.WARM_VM) -> int:
+    """Take in a LIST; how many had vanished."""
+    store.check_history(kind, listed.items, listed.version)
+    for body in listed.items:
+        store.apply(kind, body)
+    return store.miss(kind, listed)
+
+
 def test_an_older_version_of_an_object_changes_nothing() -> None:
     store = a_store(a_vm_body(version=5), a_vm_body(version=4, phase="Building"))
     assert free(store) == {a_place(): 1}
@@ -62,28 +70,28 @@ def test_a_list_that_shows_an_object_as_it_was_long_ago_is_of_another_history() 
     """It was restored from a backup, with revisions that go on where the lost ones ended."""
     store = a_store(a_vm_body(version=50))
     with pytest.raises(WentBack):
-        store.reconcile(Kind.WARM_VM, listed(1000, a_vm_body(version=7)))
+        compared(store, listed(1000, a_vm_body(version=7)))
 
 
 def test_so_is_one_that_shows_what_an_earlier_one_had_shown_to_be_gone() -> None:
     store = a_store(a_vm_body(version=5))
-    store.reconcile(Kind.WARM_VM, listed(20))
+    compared(store, listed(20))
     with pytest.raises(WentBack):
-        store.reconcile(Kind.WARM_VM, listed(1000, a_vm_body(version=5)))
+        compared(store, listed(1000, a_vm_body(version=5)))
 
 
 def test_a_list_that_is_behind_the_watch_is_not() -> None:
     store = a_store(a_vm_body(version=50))
-    assert store.reconcile(Kind.WARM_VM, listed(40, a_vm_body(version=7))) == 0
+    assert compared(store, listed(40, a_vm_body(version=7))) == 0
 
 
 def test_nor_is_one_that_comes_after_a_later_one_or_after_the_end_of_what_it_shows() -> None:
     store = a_store(a_vm_body(version=5))
-    store.reconcile(Kind.WARM_VM, listed(20, a_vm_body(version=5)))
+    compared(store, listed(20, a_vm_body(version=5)))
     store.apply(Kind.WARM_VM, a_vm_body(version=25), deleted=True)
-    store.reconcile(Kind.WARM_VM, listed(22, a_vm_body(version=5)))
-    store.reconcile(Kind.WARM_VM, listed(30))
-    store.reconcile(Kind.WARM_VM, listed(23, a_vm_body(version=5)))
+    compared(store, listed(22, a_vm_body(version=5)))
+    compared(store, listed(30))
+    compared(store, listed(23, a_vm_body(version=5)))
     assert store.vm(VM1) is None
 
 
@@ -92,7 +100,7 @@ def test_the_newest_version_of_a_kind_is_known_whatever_showed_it() -> None:
     assert (store.newest(Kind.WARM_VM), store.newest(Kind.VM_CLAIM)) == (5, 0)
     store.apply(Kind.WARM_VM, a_vm_body(version=9), deleted=True)
     assert store.newest(Kind.WARM_VM) == 9
-    store.reconcile(Kind.WARM_VM, listed(12))
+    compared(store, listed(12))
     assert store.newest(Kind.WARM_VM) == 12
 
 
@@ -131,19 +139,19 @@ def test_a_claim_of_the_same_name_is_another_claim() -> None:
 
 def test_what_a_list_does_not_show_has_vanished() -> None:
     store = a_store(a_vm_body(1, version=5), a_vm_body(2, version=6))
-    assert store.reconcile(Kind.WARM_VM, listed(9, a_vm_body(2, version=6))) == 1
+    assert compared(store, listed(9, a_vm_body(2, version=6))) == 1
     assert [vm.uid for vm in store.vms()] == ["vm-2"]
 
 
 def test_what_is_newer_than_a_list_has_not_vanished() -> None:
     store = a_store(a_vm_body(version=10))
-    assert store.reconcile(Kind.WARM_VM, listed(9)) == 0
+    assert compared(store, listed(9)) == 0
     assert store.vm(VM1) is not None
 
 
 def test_an_echo_from_before_a_list_does_not_bring_back_what_it_showed_to_be_gone() -> None:
     store = a_store(a_vm_body(version=5))
-    store.reconcile(Kind.WARM_VM, listed(9))
+    compared(store, listed(9))
     store.apply(Kind.WARM_VM, a_vm_body(version=6))
     assert store.vm(VM1) is None
     store.apply(Kind.WARM_VM, a_vm_body(version=10, uid="new"))
@@ -161,7 +169,7 @@ def test_pools_and_claims_come_vanish_and_are_deleted_too(
     known = lambda: [*store.pools(), *store.claims()]  # noqa: E731
     store.apply(kind, body)
     assert len(known()) == 1
-    assert store.reconcile(kind, listed(9)) == 1
+    assert compared(store, listed(9), kind) == 1
     assert not known()
     again = {**body, "metadata": {**body["metadata"], "resourceVersion": "12", "uid": "again"}}
     store.apply(kind, again)
@@ -174,7 +182,7 @@ def test_pools_and_claims_come_vanish_and_are_deleted_too(
 def test_a_ledger_is_none_of_the_stores_business() -> None:
     store = Store()
     store.apply(Kind.BINDING_LEDGER, {})
-    assert store.reconcile(Kind.BINDING_LEDGER, listed(9)) == 0
+    assert store.miss(Kind.BINDING_LEDGER, listed(9)) == 0
 
 
 # --- what is free ---------------------------------------------------------------------------
@@ -364,7 +372,7 @@ class StoreMachine(RuleBasedStateMachine):
     def compare(self) -> None:
         """A consistent LIST: from here on the store knows the truth."""
         bodies = tuple(self.truth.values())
-        self.store.reconcile(Kind.WARM_VM, Snapshot(bodies, self.version))
+        compared(self.store, Snapshot(bodies, self.version))
         self._forget_what_is_gone()
         assert self._known() == {
             (b["metadata"]["uid"], int(b["metadata"]["resourceVersion"])) for b in bodies

@@ -188,8 +188,8 @@ class Replica:
 
     async def _watch(self, login: Credentials, comparer: Comparer, stop: asyncio.Event) -> None:
         post = at_once if self._own_loop else into(asyncio.get_running_loop())
-        streams = hosting.Streams(self.vitals, post)
-        feed = partial(objects.register, store=self._store, post=post, relisted=comparer.relisted)
+        streams = hosting.Streams(self.vitals, post, comparer.relisted)
+        feed = partial(objects.register, store=self._store, post=post)
         run = partial(hosting.watch, feed, objects.RESOURCES, login, streams)
         sockets = Sockets()
 

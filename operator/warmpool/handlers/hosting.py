@@ -106,9 +106,14 @@ class Streams:
     before long, and one that cannot be opened is tried again and again.
     """
 
-    def __init__(self, vitals: Vitals, post: Post) -> None:
+    def __init__(self, vitals: Vitals, post: Post, relisted: Callable[[], None]) -> None:
+        """`relisted` is told that a stream has begun anew, with a LIST.
+
+        Of objects that vanished meanwhile kopf tells nobody, and of an empty LIST nothing at all.
+        """
         self._vitals = vitals
         self._post = post
+        self._relisted = relisted
         self._beats: dict[str, Beat] = {}
 
     @contextmanager
@@ -137,9 +142,12 @@ class Streams:
     async def _answered(
         self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams
     ) -> None:
-        watched = params.url.name in self._beats and "watch" in params.url.query
-        if watched and params.response.status == HTTPStatus.OK:
+        if params.url.name not in self._beats or params.response.status != HTTPStatus.OK:
+            return
+        if "watch" in params.url.query:
             self._post(self._vitals.has, unwatched(params.url.name))
+        else:
+            self._post(self._relisted)
 
 
 def unwatched(resource: str) -> str:

@@ -4,7 +4,6 @@ Only `on.event`: kopf then writes nothing to any object, so every replica may ru
 """
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -23,43 +22,27 @@ RESOURCES = (*(kind.plural for kind in WATCHED), "namespaces")
 """All that is watched, as it stands in URLs."""
 
 
-def register(
-    registry: kopf.OperatorRegistry, store: Store, post: Post, relisted: Callable[[], None]
-) -> None:
+def register(registry: kopf.OperatorRegistry, store: Store, post: Post) -> None:
     """Feed a store from the watch streams.
 
     Args:
         registry: of kopf's handlers.
         store: what is fed.
         post: has a function called in the loop that the store belongs to.
-        relisted: told that a stream began anew, with a LIST.
     """
-
-    def tell(event: kopf.RawEvent) -> None:
-        if event["type"] is None:
-            post(relisted)
-
     for kind in WATCHED:
-        _register_kind(registry, store, kind, post, tell)
+        _register_kind(registry, store, kind, post)
 
     @kopf.on.event("", "v1", "namespaces", id="namespaces-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         meta: Any = event["object"]["metadata"]
         gone = event["type"] == "DELETED"
-        tell(event)
         post(store.apply_namespace, meta["name"], None if gone else meta.get("labels", {}))
 
 
-def _register_kind(
-    registry: kopf.OperatorRegistry,
-    store: Store,
-    kind: Kind,
-    post: Post,
-    tell: Callable[[kopf.RawEvent], None],
-) -> None:
+def _register_kind(registry: kopf.OperatorRegistry, store: Store, kind: Kind, post: Post) -> None:
     @kopf.on.event(GROUP, VERSION, kind.plural, id=f"{kind.plural}-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        tell(event)
         post(take_in, store, kind, event)
 
 

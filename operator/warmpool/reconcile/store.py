@@ -333,17 +333,22 @@ class Store:
         """The highest resourceVersion that was seen of a kind."""
         return self._tables[kind].newest
 
-    def reconcile(self, kind: Kind, snapshot: Snapshot) -> int:
-        """Take in a LIST; the number of objects that had vanished without our hearing of it.
+    def check_history(self, kind: Kind, bodies: Iterable[Body], version: int) -> None:
+        """See whether objects of a LIST of that version are what may have become of those we know.
 
         Raises:
-            WentBack: it is of a history that is not ours.
+            WentBack: they are of a history that is not ours.
         """
-        table = self._tables.get(kind)
-        if table and any(table.contradicts(body, snapshot.version) for body in snapshot.items):
+        table = self._tables[kind]
+        if any(table.contradicts(body, version) for body in bodies):
             raise WentBack(f"the API server shows {kind.plural} older than before")
-        for body in snapshot.items:
-            self.apply(kind, body)
+
+    def miss(self, kind: Kind, snapshot: Snapshot) -> int:
+        """Forget what a LIST does not show, whose objects have all been taken in.
+
+        Returns:
+            The number of objects that had vanished without our hearing of it.
+        """
         seen = [_ref_of(body) for body in snapshot.items]
         match kind:
             case Kind.WARM_VM:

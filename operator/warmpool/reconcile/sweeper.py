@@ -13,7 +13,7 @@ not know it, it has forgotten it, and somebody uses it: it is adopted.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from warmpool.api.names import Kind
@@ -22,7 +22,7 @@ from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.errors import CloudError, ClusterError, WentBack
 from warmpool.domain.ids import ServerId, VmUid
 from warmpool.ports.clock import Clock
-from warmpool.ports.cluster import Cluster
+from warmpool.ports.cluster import Body, Cluster, Snapshot
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.session import CloudSession
@@ -41,8 +41,11 @@ COMPARE_EVERY: Final = 300.0
 """Seconds between comparisons of the store with a LIST."""
 
 COMPARE_AFTER: Final = 3.0
-"""Seconds from the first object of a new LIST of kopf's to a comparison: by then it has shown the
-others, and the streams of the other kinds, which break together as a rule, have begun anew, too."""
+"""Seconds from a new LIST of kopf's to a comparison: by then its objects have been shown, and the
+streams of the other kinds, which break together as a rule, have begun anew."""
+
+AT_A_TIME: Final = 100
+"""Objects that are compared before others have their turn: some milliseconds, if all are new."""
 
 READ_WITHIN: Final = 600.0
 """Seconds within which all objects have been read: thousands take many pages, and each may take
@@ -197,6 +200,24 @@ class Comparer:
             if snapshot.version < before:
                 text = f"resourceVersion {snapshot.version} of {kind.plural} follows {before}"
                 raise WentBack(text)
-            lost = self._store.reconcile(kind, snapshot)
-            if lost:
+            if lost := await self._take_in(kind, snapshot):
                 log.warning("%d %s had vanished without an event", lost, kind.plural)
+
+    async def _take_in(self, kind: Kind, snapshot: Snapshot) -> int:
+        """Bit by bit: ten thousand objects at once would have a claim wait for a second.
+
+        What comes in between is newer, and each object is only ever replaced by what is newer.
+        """
+        for some in _bits(snapshot):
+            self._store.check_history(kind, some, snapshot.version)
+            await asyncio.sleep(0)
+        for some in _bits(snapshot):
+            for body in some:
+                self._store.apply(kind, body)
+            await asyncio.sleep(0)
+        return self._store.miss(kind, snapshot)
+
+
+def _bits(snapshot: Snapshot) -> Iterator[tuple[Body, ...]]:
+    for begin in range(0, len(snapshot.items), AT_A_TIME):
+        yield snapshot.items[begin : begin + AT_A_TIME]
