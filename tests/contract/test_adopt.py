@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from builders import a_pool_body
+from builders import a_pool_body, a_vm_body
 from doubles.cluster import FakeCluster
 from warmpool.api.names import LEDGER_NAME, TAG_INSTALLATION, TAG_OWNER, Kind
-from warmpool.cli.adopt import DONE, NOTHING, adopt
+from warmpool.cli.adopt import DONE, ERROR, NOTHING, adopt
+from warmpool.domain.adoption import Step
 from warmpool.domain.ids import Ref
 from warmpool.effects.clock import SystemClock
+from warmpool.ports.cluster import Body
 from warmpool.sim.builds import BuildRequest
+from warmpool.sim.faults import ApiFault
 from warmpool.sim.http import Running, running
 from warmpool.sim.scenarios import tiny
 from warmpool.sim.spec import GuestSpec
@@ -103,14 +106,76 @@ async def test_what_is_adopted_has_a_warmvm_and_our_mark(
     assert len(site.vms()) == 2
 
 
-async def test_an_adoption_that_was_cut_short_is_gone_on_with(site: Site) -> None:
-    server = site.built("old-1")
-    await site.adopt(yes=True)
-    marked = server.tags
-    site.sim.site.nova.set_tags(server, ())
-    assert await site.adopt(yes=True) == NOTHING
-    assert server.tags == marked
+async def test_an_adoption_that_fails_half_way_says_how_far_it_came_and_is_gone_on_with(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once it told an error only, and the pool had a server that nobody believed to be adopted."""
+    nova = site.sim.site.nova
+    servers = [site.built(f"old-{n}") for n in range(2)]
+    fault = nova.arm(ApiFault(effect="status", status=403, method="PUT", path="/tags"))
+    assert await site.adopt(yes=True, output="table") == ERROR
+    shown = capsys.readouterr()
+    lines = {line.split()[1]: line for line in shown.out.splitlines()}
+    assert lines["old-0"].endswith(Step.BEGUN)
+    assert lines["old-1"].endswith(Step.UNTOUCHED)
+    assert "tag server" in shown.err
+    (vm,) = site.vms().values()
+    assert vm["providerID"].endswith(servers[0].id)
+    nova.faults.remove(fault)
+    assert await site.adopt(yes=True, output="table") == DONE
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["old-0"].endswith(Step.FINISHED)
+    assert lines["old-1"].endswith(Step.ADOPTED)
+    assert all(len(server.tags) == 2 for server in servers)
+    assert len(site.vms()) == 2
+
+
+async def test_a_pool_that_goes_is_given_nothing(site: Site) -> None:
+    """It would take the servers with it."""
+    site.built("old-1")
+    ops = [{"op": "add", "path": "/metadata/finalizers", "value": ["warmpool.dev/pool"]}]
+    await site.cluster.patch(Kind.WARM_POOL, POOL, ops)
+    site.cluster.remove(Kind.WARM_POOL, POOL)
+    for yes in (False, True):
+        with pytest.raises(ValueError, match="is being deleted, and its VMs with it"):
+            await site.adopt(yes=yes)
+    assert not site.vms()
+
+
+async def test_a_pool_that_changes_meanwhile_is_given_no_more(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        site.built(f"old-{number}")
+    create = site.cluster.create
+
+    async def create_and_go_on(kind: Kind, body: Body) -> Body:
+        made = await create(kind, body)
+        ops = [{"op": "replace", "path": "/spec/paused", "value": False}]
+        await site.cluster.patch(Kind.WARM_POOL, POOL, ops)
+        return made
+
+    site.cluster.create = create_and_go_on  # type: ignore[method-assign]
+    assert await site.adopt(yes=True) == ERROR
+    shown = capsys.readouterr()
+    steps = {row["name"]: row["step"] for row in json.loads(shown.out)}
+    assert steps == {"old-0": "Adopted", "old-1": "Untouched"}
+    assert "is not paused" in shown.err
     assert len(site.vms()) == 1
+
+
+async def test_a_warmvm_of_the_same_name_is_not_taken_for_the_servers(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names are made of the first eight digits of the server's id."""
+    server = site.built("old-1")
+    name = Ref(POOL.namespace, f"{POOL.name}-{server.id[:8]}")
+    other = a_vm_body(1, providerID="openstack:///RegionOne/another")
+    site.cluster.put(Kind.WARM_VM, {**other, "metadata": {"namespace": name.namespace,
+                                                          "name": name.name}})  # fmt: skip
+    assert await site.adopt(yes=True) == ERROR
+    assert "is another server's: another" in capsys.readouterr().err
+    assert server.tags == ()
 
 
 async def test_a_pool_that_builds_is_given_nothing(site: Site) -> None:

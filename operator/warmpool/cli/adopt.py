@@ -11,17 +11,19 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from warmpool.api.names import LEDGER_NAME, Kind
-from warmpool.domain.adoption import Existing, Verdict
+from warmpool.domain.adoption import Existing, Progress, Step, Verdict
 from warmpool.domain.errors import CloudError, ClusterError, NotFound
 from warmpool.domain.facts import Pool
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.effects.kube import Credentials, KubeCluster
 from warmpool.effects.nova import open_cloud
 from warmpool.effects.nova_estate import NovaEstate
+from warmpool.planning.adoption import closed
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.adoption import Adoption
 from warmpool.reconcile.reading import read_pool
@@ -31,6 +33,14 @@ DONE: Final = 0
 NOTHING: Final = 1
 ERROR: Final = 2
 """Exit statuses: some can be or were adopted; none can; it could not be told or done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is shown of one server."""
+
+    verdict: Verdict
+    step: Step | None
 
 
 def add_parser(commands: Any) -> None:
@@ -72,10 +82,8 @@ async def adopt(args: argparse.Namespace, cluster: Cluster) -> int:
         CloudError, ClusterError: somebody did not answer.
     """
     pool = read_pool(await _get(cluster, Kind.WARM_POOL, Ref(args.namespace, args.pool)))
-    if args.yes and not pool.spec.paused:
-        raise ValueError(
-            f"pool {pool.ref} is not paused: set spec.paused first, and unset it after"
-        )
+    if (why_not := closed(pool)) and (args.yes or pool.deleting):
+        raise ValueError(why_not)
     home = Ref(args.operator_namespace, LEDGER_NAME)
     ledger = await _get(cluster, Kind.BINDING_LEDGER, home)
     installation = InstallationId(ledger["spec"]["installation"])
@@ -86,16 +94,22 @@ async def adopt(args: argparse.Namespace, cluster: Cluster) -> int:
         spec = await cloud.resolve(pool.spec.template, tuple(pool.spec.availability_zones))
         adoption = Adoption(pool, cloud.region, cluster, estate)
         survey = await adoption.survey(spec, _wanted(args))
-        if args.yes:
-            for server, owner in survey.unmarked:
-                await adoption.finish(server, owner)
-            for verdict in survey.verdicts:
-                if not verdict.why_not:
-                    await adoption.adopt(verdict)
+        progress = await adoption.carry_out(survey) if args.yes else None
     finally:
         await cloud.close()
-    print(_json(survey.verdicts) if args.output == "json" else _table(survey.verdicts, args.yes))
-    return NOTHING if all(verdict.why_not for verdict in survey.verdicts) else DONE
+    rows = [Row(verdict, _step(verdict, progress)) for verdict in survey.verdicts]
+    print(_json(rows) if args.output == "json" else _table(rows))
+    if progress is not None and progress.stopped:
+        print(f"warmpool adopt: {progress.stopped}", file=sys.stderr)
+        return ERROR
+    return DONE if any(row.step is not None for row in rows) else NOTHING
+
+
+def _step(verdict: Verdict, progress: Progress | None) -> Step | None:
+    """How far a server has come, or could come. None: the pool cannot take it, or has it."""
+    if progress is not None and verdict.server in progress.steps:
+        return progress.steps[verdict.server]
+    return None if verdict.why_not else Step.UNTOUCHED
 
 
 def _wanted(args: argparse.Namespace) -> Any:
@@ -126,24 +140,31 @@ async def _clouds_yaml(cluster: Cluster, pool: Pool) -> str:
     return data[CLOUDS_YAML].decode(errors="replace")
 
 
-def _json(verdicts: Sequence[Verdict]) -> str:
+def _json(rows: Sequence[Row]) -> str:
     return json.dumps(
         [
-            {"server": v.server, "name": v.name, "zone": v.zone, "whyNot": v.why_not}
-            for v in verdicts
+            {
+                "server": row.verdict.server,
+                "name": row.verdict.name,
+                "zone": row.verdict.zone,
+                "whyNot": row.verdict.why_not,
+                "step": row.step and row.step.name.capitalize(),
+            }
+            for row in rows
         ]
     )
 
 
-def _table(verdicts: Sequence[Verdict], done: bool) -> str:
-    word = "adopted" if done else "would be adopted"
-    rows = [("SERVER", "NAME", "ZONE", "")]
-    rows += [
-        (v.server, v.name, v.zone, f"no: {v.why_not}" if v.why_not else word) for v in verdicts
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+def _table(rows: Sequence[Row]) -> str:
+    cells = [("SERVER", "NAME", "ZONE", "")]
+    cells += [(r.verdict.server, r.verdict.name, r.verdict.zone, _said(r)) for r in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = (
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in cells
     )
     return "\n".join(lines)
+
+
+def _said(row: Row) -> str:
+    return f"no: {row.verdict.why_not}" if row.step is None else row.step

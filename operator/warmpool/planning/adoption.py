@@ -13,6 +13,15 @@ MAX_TAGS: Final = 50
 """Tags of one server, as Nova has it. Two are ours."""
 
 
+def closed(pool: Pool) -> str:
+    """Why servers cannot be put under a pool as it stands. Empty: they can."""
+    if pool.deleting:
+        return f"pool {pool.ref} is being deleted, and its VMs with it"
+    if not pool.spec.paused:
+        return f"pool {pool.ref} is not paused: set spec.paused first, and unset it after"
+    return ""
+
+
 def verdicts(
     pool: Pool,
     spec: BuildSpec,

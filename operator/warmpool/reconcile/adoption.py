@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from warmpool.api.names import Kind
 from warmpool.domain.actions import CreateVm
-from warmpool.domain.adoption import Existing, Verdict
+from warmpool.domain.adoption import Existing, Progress, Step, Verdict
 from warmpool.domain.cloud import BuildSpec
-from warmpool.domain.errors import Conflict
+from warmpool.domain.errors import CloudError, ClusterError, Conflict, NotFound
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref, ServerId, VmUid
-from warmpool.planning.adoption import unmarked, verdicts
+from warmpool.planning.adoption import closed, unmarked, verdicts
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.estate import Estate
 from warmpool.reconcile.execute import new_vm
-from warmpool.reconcile.reading import provider_id, read_vm
+from warmpool.reconcile.reading import provider_id, read_pool, read_vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,55 @@ class Adoption:
             return room
         return min(room, self._pool.spec.max_size - sum(not vm.retained for vm in mine))
 
-    async def finish(self, server: ServerId, owner: VmUid) -> None:
-        """Mark a server whose WarmVM is there."""
-        await self._estate.mark(server, owner)
+    async def carry_out(self, survey: Survey) -> Progress:
+        """Mark what was begun before, then adopt what can be, one by one up to what goes wrong."""
+        progress = Progress()
+        try:
+            for server, owner in survey.unmarked:
+                progress.steps[server] = Step.BEGUN
+                await self._estate.mark(server, owner)
+                progress.steps[server] = Step.FINISHED
+            for verdict in survey.verdicts:
+                if not verdict.why_not and not progress.stopped:
+                    progress.stopped = await self._adopt(verdict.server, verdict.zone, progress)
+        except (CloudError, ClusterError) as error:
+            progress.stopped = str(error)
+        return progress
 
-    async def adopt(self, verdict: Verdict) -> Ref:
+    async def _adopt(self, server: ServerId, zone: str, progress: Progress) -> str:
         """Write the WarmVM of a server that the pool can take, then mark the server.
+
+        Returns:
+            Why not. Empty: it is done.
 
         Raises:
             CloudError, ClusterError: run it again.
         """
-        pool = self._pool
-        ref = Ref(pool.ref.namespace, f"{pool.ref.name}-{verdict.server[:8]}")
-        build = CreateVm(verdict.zone if pool.spec.availability_zones else "")
-        body = new_vm(pool, ref, build, provider_id(self._region, verdict.server))
+        progress.steps[server] = Step.UNTOUCHED
+        if why_not := await self._closed():
+            return why_not
+        ref = Ref(self._pool.ref.namespace, f"{self._pool.ref.name}-{server[:8]}")
+        vm = await self._vm_of(ref, server, zone)
+        if vm.server != server:
+            return f"WarmVM {ref} is another server's: {vm.server}"
+        progress.steps[server] = Step.BEGUN
+        await self._estate.mark(server, vm.uid)
+        progress.steps[server] = Step.ADOPTED
+        return ""
+
+    async def _closed(self) -> str:
+        """Why the pool is to be given nothing: one that goes takes what it has with it."""
         try:
-            made = await self._cluster.create(Kind.WARM_VM, body)
+            pool = read_pool(await self._cluster.get(Kind.WARM_POOL, self._pool.ref))
+        except NotFound:
+            return f"pool {self._pool.ref} is gone"
+        return closed(pool) if pool.uid == self._pool.uid else f"pool {pool.ref} is another by now"
+
+    async def _vm_of(self, ref: Ref, server: ServerId, zone: str) -> Vm:
+        """The WarmVM of this name: a new one that names this server, or the one that is there."""
+        build = CreateVm(zone if self._pool.spec.availability_zones else "")
+        body = new_vm(self._pool, ref, build, provider_id(self._region, server))
+        try:
+            return read_vm(await self._cluster.create(Kind.WARM_VM, body))
         except Conflict:
-            made = await self._cluster.get(Kind.WARM_VM, ref)
-        vm = read_vm(made)
-        if vm.server == verdict.server:
-            await self._estate.mark(verdict.server, vm.uid)
-        return ref
+            return read_vm(await self._cluster.get(Kind.WARM_VM, ref))

@@ -155,6 +155,7 @@ class Nova:
         """Put these tags in place of those there are. Nova does not call that a change."""
         self.world.note("tags", server)
         server.tags = server.all_tags = tuple(sorted(set(tags)))
+        server.renderings.clear()
 
     def set_metadata(self, server: Server, metadata: Mapping[str, str]) -> None:
         """Put this metadata in place of what there is.
