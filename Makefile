@@ -27,7 +27,7 @@ demo: $(READY) ## the main job, shown: ONCE=1 ends after the story, CLOUD=name u
 test: check ## everything that needs no cloud of yours
 	@$(BIN)/python -m warmpool.tools.controlplane build & building=$$!; \
 	  $(MAKE) --no-print-directory unit; wait $$building
-	@$(MAKE) --no-print-directory integration e2e
+	@$(MAKE) --no-print-directory integration e2e chaos-brief
 
 check: lint typecheck layers crds-check ## all that needs neither cluster nor cloud, but the tests
 
@@ -79,8 +79,8 @@ chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/te
 	@$(BIN)/pytest -q -s -o faulthandler_timeout=0 e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-brief
-chaos-brief: $(READY) ## a minute and a half of it
-	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 1.5
+chaos-brief: $(READY) ## a minute of it, always the same deeds
+	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 1 --seed $(or $(SEED),1)
 
 .PHONY: chaos-mutations
 chaos-mutations: $(READY) ## the chaos run must fail once a piece of the operator is taken away

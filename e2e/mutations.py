@@ -47,6 +47,8 @@ class Mutation:
     told: str
     """Pattern of the lines that tell of it. Another fault, say of a machine that is too busy, does
     not count."""
+    deeds: str = ""
+    """The only ones to be done, as of the chaos run: those that it has to do with. Empty: all."""
 
 
 UNCONDITIONAL: Final = """\
@@ -79,6 +81,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         r"I7: r\d+ of the ledger|r\d+ BindingLedger",
+        deeds="freeze",
     ),
     # A new leader believes its watch, however far behind that is.
     "look": Mutation(
@@ -90,6 +93,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         r"I5: |r\d+ (?:BindingLedger|VMClaim|WarmVM)",
+        deeds="blind,lag",
     ),
     # What was asked for and is not seen yet counts for nothing.
     "expectations": Mutation(
@@ -138,8 +142,8 @@ def attempts(name: str, arguments: argparse.Namespace) -> Iterator[list[str]]:
     """The faults that each run finds."""
     for attempt in range(arguments.tries):
         options = ["--minutes", str(arguments.minutes), "--seed", str(arguments.seed + attempt)]
-        if arguments.deeds:
-            options += ["--deeds", arguments.deeds]
+        if deeds := arguments.deeds or MUTATIONS[name].deeds:
+            options += ["--deeds", deeds]
         with tempfile.TemporaryDirectory(prefix="warmpool-mutation-") as folder:
             root = Path(folder)
             copy(root)
@@ -160,7 +164,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="of each run")
     parser.add_argument("--tries", type=int, default=4, help="runs until one counts as survived")
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
-    parser.add_argument("--deeds", default="", help="only these, as of the chaos run")
+    parser.add_argument("--deeds", default="", help="only these, and not the mutation's own")
     arguments = parser.parse_args()
     names = arguments.names or list(MUTATIONS)
     survivors = [name for name in names if not any(attempts(name, arguments))]
