@@ -34,6 +34,7 @@ from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.domain.ids import InstallationId, Ref
 from warmpool.effects.clock import SystemClock
 from warmpool.effects.nova import NovaCloud, open_cloud
+from warmpool.effects.racks.opening import open_racks
 from warmpool.reconcile.rhythm import FULL_EVERY
 from warmpool.reconcile.session import CloudSession
 from warmpool.tools.processes import Process, temporary_directory
@@ -155,6 +156,7 @@ async def polling(
         cloud,
         SystemClock(),
         random.Random(1),  # noqa: S311 - jitter
+        open_racks=open_racks,
         wake_vms=lambda _owners: None,
         wake_pool=lambda _pool: None,
         nudge=lambda _pool: None,

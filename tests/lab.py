@@ -21,8 +21,10 @@ from warmpool.domain.cloud import BuildSpec, NetworkChoice, ServerRequest
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.history import Record
 from warmpool.domain.ids import InstallationId, Ref, VmUid
+from warmpool.effects.racks.opening import open_racks
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body
+from warmpool.ports.racks import OpenRacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
 from warmpool.reconcile.vitals import Vitals
@@ -76,6 +78,7 @@ class Lab:
         may choose them. The operator's clock is `ahead` of all others, the cloud's inner clocks are
         `behind`. A listing has `page` servers a page.
         """
+        self.open_racks: OpenRacks = open_racks
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
         self._admin = admin
@@ -120,6 +123,7 @@ class Lab:
             store=store,
             cluster=self.cluster,
             open_cloud=self._open,
+            open_racks=self.open_racks,
             prober=Answering(self.nova),
             clock=self.our_clock,
             rng=self.chance,
@@ -171,8 +175,9 @@ class Lab:
         if self._watching is not None:
             self._watching.cancel()
 
-    def _open(self, _text: str, _cloud: str, installation: InstallationId) -> Cloud:
-        return SimCloud(self.nova, installation=installation, admin=self._admin)
+    def _open(self, _text: str, cloud: str, installation: InstallationId) -> Cloud:
+        admin = self._admin or cloud.endswith("-admin")
+        return SimCloud(self.nova, installation=installation, admin=admin)
 
     async def _count(self) -> None:
         while True:
@@ -220,6 +225,13 @@ class Lab:
         self.cluster.put(Kind.WARM_POOL, a_pool_body(ref, **({"maxConcurrent": 50} | spec)))
         return ref
 
+    def racks(self, text: str) -> None:
+        """Write racks.yaml into the cloud's Secret."""
+        self.cluster.secrets[SECRET] = {
+            "clouds.yaml": b"clouds: {}",
+            "racks.yaml": text.encode(),
+        }
+
     async def change(self, pool: Ref, **spec: Any) -> None:
         """Change fields of a pool's spec."""
         ops = [{"op": "add", "path": f"/spec/{key}", "value": value} for key, value in spec.items()]
@@ -248,6 +260,10 @@ class Lab:
 
     def status(self, pool: Ref) -> Mapping[str, Any]:
         status: Mapping[str, Any] = self.cluster.peek(Kind.WARM_POOL)[pool]["status"]
+        return status
+
+    def claim_status(self, claim: Ref) -> Mapping[str, Any]:
+        status: Mapping[str, Any] = self.cluster.peek(Kind.VM_CLAIM)[claim].get("status", {})
         return status
 
     def condition(self, pool: Ref, kind: str) -> tuple[str, str]:

@@ -37,6 +37,7 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 from warmpool.effects.nova import open_cloud
+from warmpool.planning.racks import host_id
 from warmpool.ports.cloud import Cloud
 from warmpool.sim.clock import PushedClock
 from warmpool.sim.cloud import SimCloud
@@ -62,6 +63,8 @@ class Ground(Protocol):
     zone: str
     instances: int | None
     """Quota of the project. None: not known."""
+    has_rack_traits: bool
+    """Its hypervisors have traits that name their racks."""
 
     def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
         """A new connection."""
@@ -73,6 +76,7 @@ class InProcess:
 
     flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
     instances: int | None = 10
+    has_rack_traits = True
 
     def __init__(self) -> None:
         self.nova = Nova(tiny(), clock=PushedClock())
@@ -86,6 +90,7 @@ class OverHttp:
 
     flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
     instances: int | None = 10
+    has_rack_traits = True
 
     def __init__(self, clouds_yaml: str) -> None:
         self.text = clouds_yaml
@@ -100,6 +105,7 @@ class Real:
     zone = "az1"
     too_big = "m1.huge"
     instances: int | None = None
+    has_rack_traits = False
 
     def __init__(self, environment: "os._Environ[str]") -> None:
         self.member = environment["WARMPOOL_TEST_CLOUD"]
@@ -508,6 +514,73 @@ async def test_an_admin_sees_where_a_server_stands(opened: Opened, running: Serv
     assert server.hypervisor is not None
     assert topology.visible
     assert topology.racks[server.host]
+
+
+async def test_an_admin_sees_all_hosts_by_both_their_names(opened: Opened, running: Server) -> None:
+    admin = opened(admin=True)
+
+    server = await admin.get(running.id)
+    found = await admin.hosts()
+
+    assert server is not None
+    assert found.visible
+    assert (server.host, server.hypervisor) in {(h.name, h.hypervisor) for h in found.hosts}
+
+
+async def test_a_member_is_told_why_hosts_are_hidden(cloud: Cloud) -> None:
+    found = await cloud.hosts()
+
+    assert not found.visible
+    assert found.hosts == ()
+    assert "os-hypervisors" in found.why_not
+
+
+async def test_a_host_s_name_is_known_by_the_hash_that_a_member_sees(
+    opened: Opened, running: Server
+) -> None:
+    admin = opened(admin=True)
+
+    project = (await admin.identity()).project_id
+    hosts = {host_id(project, host.name): host.name for host in (await admin.hosts()).hosts}
+    server = await admin.get(running.id)
+
+    assert server is not None
+    assert hosts[running.host_id] == server.host
+
+
+async def test_a_token_says_whose_it_is(cloud: Cloud, opened: Opened) -> None:
+    member, admin = await cloud.identity(), await opened(admin=True).identity()
+
+    assert member.project_id == admin.project_id
+    assert member.project
+    assert "member" in member.roles
+    assert "admin" not in member.roles
+    assert "admin" in admin.roles
+
+
+async def test_traits_of_hypervisors_may_name_racks(ground: Ground, opened: Opened) -> None:
+    if not ground.has_rack_traits:
+        pytest.skip("this cloud names no racks in traits")
+    admin = opened(admin=True)
+
+    racks = (await admin.traits("CUSTOM_RACK_")).racks
+    hosts = (await admin.hosts()).hosts
+
+    assert {host.hypervisor for host in hosts} == racks.keys()
+    assert set(racks.values()) == {"R1", "R2"}
+    assert (await admin.traits("CUSTOM_OTHER_")).racks == {}
+
+
+async def test_a_member_is_told_why_traits_are_hidden(cloud: Cloud) -> None:
+    seen = await cloud.traits("CUSTOM_RACK_")
+
+    assert not seen.visible
+    assert seen.why_not
+
+
+async def test_aggregates_may_name_racks_by_another_key(opened: Opened, running: Server) -> None:
+    assert running
+    assert (await opened(admin=True).topology("cabinet")).racks == {}
 
 
 async def test_a_member_is_told_why_racks_are_hidden(cloud: Cloud, running: Server) -> None:

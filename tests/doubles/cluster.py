@@ -86,6 +86,7 @@ class FakeCluster:
         self._feeds: list[Feed] = []
         self.labels: dict[str, dict[str, str]] = {name: {} for name in namespaces}
         self.secrets: dict[Ref, Mapping[str, bytes]] = {}
+        self.config_maps: dict[Ref, Mapping[str, str]] = {}
         self.events: list[tuple[str, Body]] = []
         self.history: list[Change] = []
         """Every state since the beginning."""
@@ -163,6 +164,12 @@ class FakeCluster:
         if ref not in self.secrets:
             raise NotFound(f"404: secret {ref}")
         return self.secrets[ref]
+
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        await asyncio.sleep(ONE_WAY)
+        if ref not in self.config_maps:
+            raise NotFound(f"404: configmap {ref}")
+        return self.config_maps[ref]
 
     # -- what a user does, at once ------------------------------------------------------------
 

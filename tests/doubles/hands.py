@@ -62,6 +62,9 @@ class Hand:
     async def secret(self, ref: Ref) -> Mapping[str, bytes]:
         return await self._read(lambda: self.api.secret(ref))
 
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        return await self._read(lambda: self.api.config_map(ref))
+
     async def event(self, namespace: str, body: Body) -> None:
         await self._read(lambda: self.api.event(namespace, body))
 

@@ -47,6 +47,7 @@ class Replica:
             store=self.store,
             cluster=self.hand,
             open_cloud=no_cloud,
+            open_racks=no_cloud,
             prober=no_cloud,
             clock=clock,
             rng=random.Random(self.name),  # noqa: S311 - names and jitter

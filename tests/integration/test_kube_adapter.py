@@ -308,6 +308,15 @@ async def test_a_secret_comes_decoded(plane: ControlPlane, cluster: KubeCluster)
     assert await cluster.secret(Ref(HOME, "empty")) == {}
 
 
+async def test_a_config_map_comes_as_it_is(plane: ControlPlane, cluster: KubeCluster) -> None:
+    plane.kubectl("create", "configmap", "racks", "--from-literal=h1=r1", "-n", HOME)
+    assert await cluster.config_map(Ref(HOME, "racks")) == {"h1": "r1"}
+    plane.kubectl("create", "configmap", "bare", "-n", HOME)
+    assert await cluster.config_map(Ref(HOME, "bare")) == {}
+    with pytest.raises(NotFound):
+        await cluster.config_map(Ref(HOME, "nobody"))
+
+
 # -- leases -----------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from doubles.cluster import FakeCluster
 from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind
 from warmpool.api.v1alpha1.vm import ClaimRef
-from warmpool.domain.cloud import Server
+from warmpool.domain.cloud import Place, Server
 from warmpool.domain.errors import CloudUnavailable, ClusterOutcomeUnknown
 from warmpool.domain.ids import Ref, ServerId, VmUid
 from warmpool.domain.marks import UNMARKED, Marks
@@ -32,7 +32,7 @@ class Session:
     region = "lab"
 
     def __init__(self, server: Server | None, failures: int) -> None:
-        self.cloud = self
+        self.cloud = self.racks = self
         self.server = server
         self.failures = failures
         self.told: list[object] = []
@@ -44,8 +44,8 @@ class Session:
             raise CloudUnavailable("503")
         return self.server
 
-    def rack_of(self, server: Server) -> str:
-        return server.zone
+    def place(self, server: Server, before: Place) -> Place:
+        return Place("lab", server.zone, server.zone, before.hypervisor)
 
     def found(self, server: Server) -> None:
         self.told.append(server.marks)

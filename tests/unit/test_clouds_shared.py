@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from builders import NOW, a_pool
-from warmpool.domain.errors import CloudUnavailable
+from warmpool.domain.errors import CloudConfigInvalid, CloudUnavailable
 from warmpool.domain.ids import Ref
-from warmpool.reconcile.clouds import Clouds
+from warmpool.domain.pools import Problem
+from warmpool.effects.racks.opening import open_racks
+from warmpool.reconcile.clouds import SECRET_EVERY, Clouds
 from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.vitals import Vitals
 from warmpool.sim.clock import LoopClock
@@ -38,7 +40,10 @@ class NoCloud:
     def __init__(self) -> None:
         self.closed = False
 
-    async def topology(self) -> None:
+    async def topology(self, _key: str = "rack") -> None:
+        await asyncio.Event().wait()
+
+    async def hosts(self) -> None:
         await asyncio.Event().wait()
 
     async def close(self) -> None:
@@ -60,6 +65,7 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
         StillClock(),
         random.Random(1),  # noqa: S311 - jitter
         Vitals(StillClock()),
+        open_racks=open_racks,
         wake_vms=lambda _: None,
         wake_pool=lambda _: None,
         nudge=lambda _: None,
@@ -76,6 +82,52 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
         await running
 
 
+class Secrets:
+    text = b"good"
+
+    async def secret(self, ref: Ref) -> Mapping[str, bytes]:
+        del ref
+        return {"clouds.yaml": self.text}
+
+
+def open_good(text: str, name: str) -> Any:
+    if text != "good":
+        raise CloudConfigInvalid(f"{name}: {text}")
+    return BrokenCloud()
+
+
+@pytest.mark.looptime
+async def test_credentials_that_cannot_be_used_are_told_until_they_are_mended() -> None:
+    """Told once: from the second look on the session of the former ones was handed out."""
+    secrets, clock = Secrets(), LoopClock()
+    clouds = Clouds(
+        secrets,  # type: ignore[arg-type]
+        open_good,
+        clock,
+        random.Random(1),  # noqa: S311 - jitter
+        Vitals(clock),
+        open_racks=open_racks,
+        wake_vms=lambda _: None,
+        wake_pool=lambda _: None,
+        nudge=lambda _: None,
+    )
+    running = asyncio.ensure_future(clouds.run())
+    await asyncio.sleep(0)
+    pool = a_pool(Ref("search", "data"))
+    session = await clouds.session(pool)
+    assert isinstance(session, CloudSession)
+    secrets.text = b"bad"
+    for _ in range(3):
+        await asyncio.sleep(SECRET_EVERY + 1)
+        assert isinstance(await clouds.session(pool), Problem)
+    secrets.text = b"good"
+    await asyncio.sleep(SECRET_EVERY + 1)
+    assert await clouds.session(pool) is session
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 class BrokenCloud(NoCloud):
     """Refuses everything; says how often it was asked."""
 
@@ -83,7 +135,7 @@ class BrokenCloud(NoCloud):
         super().__init__()
         self.asked = 0
 
-    async def topology(self) -> None:
+    async def list(self, _since: object) -> None:
         self.asked += 1
         raise CloudUnavailable("503")
 
@@ -96,6 +148,7 @@ async def test_a_cloud_may_be_away_for_a_day() -> None:
         cloud,
         LoopClock(),
         random.Random(1),  # noqa: S311 - jitter
+        open_racks=open_racks,
         wake_vms=lambda _: None,
         wake_pool=lambda _: None,
         nudge=lambda _: None,

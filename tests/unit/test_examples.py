@@ -11,6 +11,7 @@ import yaml
 from warmpool.api.crd import crd
 from warmpool.api.names import API_VERSION
 from warmpool.api.v1alpha1 import KINDS
+from warmpool.effects.racks.config import read_racks_yaml
 from warmpool.tools.crds import ROOT
 
 KINDS_BY_NAME = {model.kind.value: model for model in KINDS}
@@ -66,6 +67,21 @@ def test_an_object_of_ours_is_what_its_model_says(where: str) -> None:
     model = KINDS_BY_NAME[document["kind"]]
     model.model_validate(document)
     assert unknown_fields(document["spec"], spec_schema(document["kind"])) == []
+
+
+def racks_files() -> dict[str, dict[str, str]]:
+    """Secrets with a racks.yaml."""
+    secrets = {where: d.get("stringData", {}) for where, d in MANIFESTS.items()}
+    return {where: data for where, data in secrets.items() if "racks.yaml" in data}
+
+
+@pytest.mark.parametrize("where", racks_files())
+def test_a_racks_yaml_is_what_its_model_says(where: str) -> None:
+    data = racks_files()[where]
+    said = read_racks_yaml(data["racks.yaml"], "lab")
+    assert said != read_racks_yaml(None, "lab")
+    if said.inventory is not None:
+        assert said.inventory in yaml.safe_load(data["clouds.yaml"])["clouds"]
 
 
 def test_a_field_that_does_not_exist_is_found() -> None:

@@ -14,7 +14,7 @@ from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.fence import Fenced, FencedCloud
 
-CLUSTER_READS = {"list", "get", "namespaces", "secret"}
+CLUSTER_READS = {"list", "get", "namespaces", "secret", "config_map"}
 CLUSTER_WRITES = {"create", "patch", "replace", "delete", "event"}
 
 CLOUD_READS = {
@@ -22,7 +22,10 @@ CLOUD_READS = {
     "get",
     "find",
     "list",
+    "identity",
     "topology",
+    "traits",
+    "hosts",
     "inventory",
     "quota",
     "groups",

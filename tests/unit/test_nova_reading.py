@@ -363,6 +363,6 @@ def test_racks_come_from_the_metadata_of_aggregates() -> None:
         {"metadata": {"rack": "r9"}, "hosts": None},
     ]
 
-    racks = read_racks(orjson.dumps({"aggregates": aggregates}))
+    racks = read_racks(orjson.dumps({"aggregates": aggregates}), "rack")
 
     assert racks == {"h1": "r1", "h2": "r1", "h3": "r2"}

@@ -15,6 +15,7 @@ from warmpool.api.names import Kind, Phase
 from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.cloud import (
     BuildSpec,
+    Identity,
     Inventory,
     Listing,
     NetworkChoice,
@@ -28,7 +29,9 @@ from warmpool.domain.cloud import (
 from warmpool.domain.errors import Conflict
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.domain.racks import Hosts
 from warmpool.effects.clock import SystemClock
+from warmpool.effects.racks.opening import open_racks
 from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body, PatchOp
 from warmpool.reconcile.clouds import Clouds
@@ -130,8 +133,17 @@ class EmptyCloud:
     async def list(self, _since: object) -> Listing:
         return Listing(servers=(), taken_at=SystemClock().now(), complete=True)
 
-    async def topology(self) -> Topology:
+    async def topology(self, _key: str = "rack") -> Topology:
         return Topology()
+
+    async def traits(self, _prefix: str) -> Topology:
+        return Topology()
+
+    async def hosts(self) -> Hosts:
+        return Hosts(visible=False, why_not="hidden")
+
+    async def identity(self) -> Identity:
+        return Identity("p", "lab")
 
     async def down_hosts(self) -> frozenset[str]:
         return frozenset()
@@ -219,6 +231,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             clock,
             rng,
             Vitals(clock),
+            open_racks=open_racks,
             wake_vms=lambda _owners: None,
             wake_pool=lambda _pool: worker.wake(),
             nudge=lambda _pool: worker.wake(),

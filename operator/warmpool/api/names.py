@@ -110,6 +110,7 @@ class PoolCondition(StrEnum):
     HEALTHY = "Healthy"
     UP_TO_DATE = "UpToDate"
     BALANCED = "Balanced"
+    RACKS_KNOWN = "RacksKnown"
 
 
 class ClaimCondition(StrEnum):
@@ -152,6 +153,11 @@ class Reason(StrEnum):
     MENDING = "Mending"
     NO_ROOM_ELSEWHERE = "NoRoomElsewhere"
     NOVA_CHOOSES = "NovaChooses"
+    # racks of a cloud
+    RACKS_KNOWN = "RacksKnown"
+    RACKS_CONTRADICT = "RacksContradict"
+    RACK_SOURCE_SILENT = "RackSourceSilent"
+    RACK_CONFIG_INVALID = "RackConfigInvalid"
     # dependencies of a pool
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason, not a secret
@@ -233,7 +239,7 @@ PERMISSIONS: Final = (
         ("get", "list", "watch", "create", "update", "delete"),
         namespaced=True,
     ),
-    Permission(("",), ("secrets",), ("get",)),
+    Permission(("",), ("secrets", "configmaps"), ("get",)),
     Permission(("",), ("namespaces",), ("get", "list", "watch")),
     Permission(("events.k8s.io",), ("events",), ("create", "patch")),
     Permission(("apiextensions.k8s.io",), ("customresourcedefinitions",), ("get", "list", "watch")),

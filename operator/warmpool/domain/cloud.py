@@ -191,6 +191,17 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose token it is, as Keystone says. Nothing here is a secret."""
+
+    project_id: str
+    project: str
+    """Name of the project that the token is scoped to."""
+    roles: frozenset[str] = frozenset()
+    """Names of its roles there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """How much of something the project uses, whoever built it, and may use."""
 

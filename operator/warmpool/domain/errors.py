@@ -17,6 +17,9 @@ WarmpoolError
     Forbidden             our role lacks a right
     ClusterUnavailable    it did not happen; try again
     ClusterOutcomeUnknown it may have happened: read before trying again
+  RackError             something about where racks are read from; never in anybody's way
+    RackConfigInvalid     racks.yaml cannot be used: the former chain stands; say so
+    RackSourceFailed      a source tells nothing: what it said before stands; ask again later
   NotLeading            this replica must not write; stop
   WentBack              the API server has forgotten what it said: forget it, too, and start anew
 """
@@ -129,6 +132,18 @@ class WentBack(WarmpoolError):
 
     Whoever remembers the newer one would take each truth for an echo of the past.
     """
+
+
+class RackError(WarmpoolError):
+    """Something about where racks are read from. The text is for people."""
+
+
+class RackConfigInvalid(RackError):
+    """racks.yaml cannot be used. The text names the place in it, never a secret."""
+
+
+class RackSourceFailed(RackError):
+    """A source tells nothing now. What it said before stands."""
 
 
 class NotLeading(WarmpoolError):

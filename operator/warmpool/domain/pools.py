@@ -13,6 +13,7 @@ from warmpool.domain.actions import Action
 from warmpool.domain.cloud import Place, Server, ServerState
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import VmUid
+from warmpool.domain.racks import RackReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +280,8 @@ class PoolFacts:
     aiming: Mapping[str, int] = field(default_factory=dict)
     """Of these, those that are aimed at a hypervisor, per hypervisor."""
     survey: Survey = Survey()
+    racks: RackReport = field(default_factory=RackReport)
+    """How well the racks of its cloud are known."""
     mending: Mending = Mending()
     cloud_ready: bool = True
     """The cloud was listed completely since we lead, and the template is resolved."""

@@ -247,6 +247,11 @@ class KubeCluster:
         answer = await self._request("GET", path)
         return {k: base64.b64decode(v) for k, v in (answer.get("data") or {}).items()}
 
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        path = f"/api/v1/namespaces/{ref.namespace}/configmaps/{ref.name}"
+        data: Mapping[str, str] = (await self._request("GET", path)).get("data") or {}
+        return data
+
     async def review(self, group: str, kind: str, spec: Body) -> Body:
         whole = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
         path = f"/apis/{group}/v1/{kind.lower()}s"

@@ -21,6 +21,7 @@ import requests
 import urllib3.exceptions
 from keystoneauth1 import exceptions as login
 from keystoneauth1.adapter import Adapter
+from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from openstack.config.cloud_region import CloudRegion
 from openstack.config.loader import OpenStackConfig
@@ -31,6 +32,7 @@ from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.cloud import (
     BuildSpec,
+    Identity,
     Inventory,
     Listing,
     Quota,
@@ -49,7 +51,8 @@ from warmpool.domain.errors import (
     RequestRejected,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
-from warmpool.effects import nova_groups, nova_inventory, nova_resolve
+from warmpool.domain.racks import Hosts
+from warmpool.effects import nova_groups, nova_inventory, nova_resolve, nova_topology
 from warmpool.effects import nova_messages as messages
 from warmpool.effects.nova_calls import (
     AIM_VERSION,
@@ -221,9 +224,22 @@ class NovaCloud:
         changed.update({s.id: replace(s, owner=self._owners[s.id]) for s in gone})
         return Listing(tuple(changed.values()), complete=False, taken_at=pages[0].taken_at)
 
-    async def topology(self) -> Topology:
+    async def identity(self) -> Identity:
+        """Project and roles of the token."""
+        call = Call("look at token", "")
+        return await self._run(call, lambda _: self._wire.identity(call))
+
+    async def topology(self, key: str = "rack") -> Topology:
         """Racks of the hosts, from the host aggregates."""
-        return await self._ask(Call("list aggregates", "/os-aggregates"), messages.topology)
+        return await nova_topology.aggregates(key, self.answer)
+
+    async def traits(self, prefix: str) -> Topology:
+        """Racks of the hypervisors, from Placement's traits."""
+        return await nova_topology.traits(prefix, self.answer)
+
+    async def hosts(self) -> Hosts:
+        """All compute hosts."""
+        return await nova_topology.hosts(self.answer)
 
     async def inventory(self, spec: BuildSpec) -> Inventory:
         """The hypervisors that take builds, and their room."""
@@ -449,6 +465,20 @@ class _Wire:
         except (login.ClientException, *_NETWORK_ERRORS) as error:
             call = Call(f"look for {service.value} service", "", service=service)
             raise _not_sent(call, error) from error
+
+    def identity(self, call: Call) -> Identity:
+        """Whose token it is."""
+        auth = self._session.auth
+        if not isinstance(auth, BaseIdentityPlugin):
+            raise CloudUnavailable(f"{call.name}: these credentials ask no Keystone")
+        try:
+            access = auth.get_access(self._session)
+        except (login.ClientException, *_NETWORK_ERRORS) as error:
+            raise _not_sent(call, error) from error
+        if not access.project_id:
+            raise CloudUnavailable(f"{call.name}: it is scoped to no project")
+        roles = frozenset(str(role) for role in access.role_names or ())
+        return Identity(str(access.project_id), str(access.project_name), roles)
 
     def newest(self, call: Call) -> Microversion:
         """The newest microversion that Nova has."""

@@ -43,17 +43,17 @@ Ask = Callable[[Call], Awaitable[Answer]]
 Rows = list[dict[str, object]]
 
 
-class _HiddenError(Exception):
+class HiddenError(Exception):
     """These credentials may not see hypervisors."""
 
 
 async def inventory(size: FlavorSize, ask: Ask) -> Inventory:
     """The contract of `Cloud.inventory`."""
     try:
-        rows = await _hypervisors(ask)
+        rows = await hypervisors(ask)
         parts = _zones(ask), _rooms(size, ask), _fitting(size, ask)
         zones, rooms, fitting = await asyncio.gather(*parts)
-    except _HiddenError as hidden:
+    except HiddenError as hidden:
         return Inventory(visible=False, why_not=str(hidden))
     return Inventory(tuple(_hosts(rows, zones, rooms, fitting)))
 
@@ -79,7 +79,12 @@ def _hosts(
         yield HostRoom(name[:MAX_NAME], host[:MAX_NAME], zones[host], room)
 
 
-async def _hypervisors(ask: Ask) -> Rows:
+async def hypervisors(ask: Ask) -> Rows:
+    """All of them, as Nova has them.
+
+    Raises:
+        HiddenError: these credentials may not see them.
+    """
     rows: Rows = []
     query: dict[str, str] = {}
     for _ in range(MAX_PAGES):
@@ -115,7 +120,7 @@ async def _zones(ask: Ask) -> dict[str, str]:
 async def _seen(call: Call, ask: Ask) -> bytes:
     answer = await ask(call)
     if answer.status == FORBIDDEN:
-        raise _HiddenError(f"these credentials may not see hypervisors: {refusal(answer)}")
+        raise HiddenError(f"these credentials may not see hypervisors: {refusal(answer)}")
     return good(answer).body
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
-from warmpool.domain.cloud import NetworkChoice, Quota, Server, ServerRequest, Topology, Usage
+from warmpool.domain.cloud import NetworkChoice, Quota, Server, ServerRequest, Usage
 from warmpool.domain.errors import CloudUnavailable, OutcomeUnknown
 from warmpool.domain.ids import InstallationId, ServerId
 from warmpool.effects.nova_calls import Answer
@@ -14,7 +14,6 @@ from warmpool.effects.nova_reading import (
     is_fragment,
     read_down_hosts,
     read_page,
-    read_racks,
     read_server,
     whole_object,
 )
@@ -149,11 +148,3 @@ def console(answer: Answer) -> str:
         return ""
     text = whole_object(good(answer).body).get("output")
     return text if isinstance(text, str) else ""
-
-
-def topology(answer: Answer) -> Topology:
-    """Racks, or why these credentials may not see them."""
-    if answer.status == FORBIDDEN:
-        why = f"these credentials may not read host aggregates: {refusal(answer)}"
-        return Topology(visible=False, why_not=why)
-    return Topology(racks=read_racks(good(answer).body))

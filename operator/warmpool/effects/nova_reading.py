@@ -34,8 +34,6 @@ MAX_NAME: Final = 255
 MAX_ADDRESSES: Final = 64
 """Addresses of one server. A WarmVM's status has to hold them."""
 
-RACK_KEY: Final = "rack"
-"""Metadata key of a host aggregate that names the rack its hosts stand in."""
 
 STATES: Final = {
     "BUILD": ServerState.BUILDING,
@@ -372,7 +370,7 @@ def number(record: Mapping[str, object], key: str) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def read_racks(body: bytes) -> dict[str, str]:
+def read_racks(body: bytes, key: str) -> dict[str, str]:
     """Compute host to rack, from the host aggregates.
 
     A host that aggregates put into two racks is left out: an unknown rack holds a constraint
@@ -381,7 +379,7 @@ def read_racks(body: bytes) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for aggregate in as_objects(body, "aggregates"):
         metadata, hosts = aggregate.get("metadata"), aggregate.get("hosts")
-        rack = metadata.get(RACK_KEY) if isinstance(metadata, dict) else None
+        rack = metadata.get(key) if isinstance(metadata, dict) else None
         if not isinstance(rack, str) or not rack or not isinstance(hosts, list):
             continue
         for host in hosts:

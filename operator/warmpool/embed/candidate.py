@@ -13,6 +13,7 @@ from warmpool.domain.ids import InstallationId
 from warmpool.effects.kube import KubeCluster
 from warmpool.effects.nova import Observe, open_cloud
 from warmpool.effects.probe import NetworkProber
+from warmpool.effects.racks.opening import open_racks
 from warmpool.embed.telling import Telling
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
@@ -53,6 +54,7 @@ class Candidate:
             store=store,
             cluster=Metered(cluster, telling.metrics, clock),
             open_cloud=partial(_open, telling.metrics.nova_call),
+            open_racks=open_racks,
             prober=NetworkProber(),
             clock=clock,
             rng=rng,

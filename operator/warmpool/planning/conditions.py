@@ -13,6 +13,7 @@ from warmpool.api.v1alpha1.pool import (
     WarmPoolStatus,
 )
 from warmpool.domain.pools import Mark, PoolFacts
+from warmpool.planning import racks
 from warmpool.planning.balance import balance
 from warmpool.planning.condition import condition
 from warmpool.planning.filling import stop, to_build, wall
@@ -44,6 +45,7 @@ def pool_status(
         _healthy(facts),
         _up_to_date(facts),
         Finding(PoolCondition.BALANCED, *balance(facts)),
+        Finding(PoolCondition.RACKS_KNOWN, *racks.finding(facts.racks)),
     ]
     return WarmPoolStatus(
         observed_generation=pool.generation,

@@ -7,6 +7,7 @@ from typing import Protocol
 from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.cloud import (
     BuildSpec,
+    Identity,
     Inventory,
     Listing,
     Quota,
@@ -16,6 +17,7 @@ from warmpool.domain.cloud import (
     Topology,
 )
 from warmpool.domain.ids import ServerId, VmUid
+from warmpool.domain.racks import Hosts
 
 
 class Cloud(Protocol):
@@ -108,8 +110,27 @@ class Cloud(Protocol):
         """
         ...
 
-    async def topology(self) -> Topology:
-        """Racks of the hosts, as far as the credentials may see them."""
+    async def identity(self) -> Identity:
+        """Project and roles of the token of now."""
+        ...
+
+    async def topology(self, key: str = "rack") -> Topology:
+        """Racks of the hosts, from the metadata `key` of host aggregates.
+
+        A host that aggregates put into two racks is left out.
+        """
+        ...
+
+    async def traits(self, prefix: str) -> Topology:
+        """Racks of the hypervisors, by Nova's names of them, from Placement's traits.
+
+        What follows `prefix` in the name of a trait is the rack. A hypervisor with two such traits
+        is left out.
+        """
+        ...
+
+    async def hosts(self) -> Hosts:
+        """All compute hosts, whatever their state."""
         ...
 
     async def inventory(self, spec: BuildSpec) -> Inventory:

@@ -126,6 +126,14 @@ class Cluster(Protocol):
         """
         ...
 
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        """The data of a ConfigMap, without what is binary.
+
+        Raises:
+            NotFound: there is none.
+        """
+        ...
+
 
 class Leases(Protocol):
     """Leases in the operator's own namespace. Errors as for `Cluster`."""

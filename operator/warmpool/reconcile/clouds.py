@@ -5,7 +5,7 @@ Only the leader runs sessions.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
+from warmpool.ports.racks import OpenRacks, Surroundings
 from warmpool.reconcile.session import CLOUDS_YAML, CloudSession, Wake, WakePool
 from warmpool.reconcile.vitals import Vitals
 
@@ -53,6 +54,7 @@ class Clouds:
         rng: random.Random,
         vitals: Vitals,
         *,
+        open_racks: OpenRacks,
         wake_vms: Wake,
         wake_pool: WakePool,
         nudge: WakePool,
@@ -61,6 +63,7 @@ class Clouds:
         self._vitals = vitals
         self._cluster = cluster
         self._open = open_cloud
+        self._open_racks = open_racks
         self._clock = clock
         self._rng = rng
         self._wake_vms = wake_vms
@@ -93,24 +96,36 @@ class Clouds:
         age = now - self._read_at.get(key, float("-inf"))
         if held is not None and age < (SECRET_EVERY if is_well else SECRET_AGAIN):
             return held
-        fresh = await self._read(key.secret)
+        data = await self._read(key.secret)
         self._read_at[key] = now
-        found = fresh if isinstance(fresh, Problem) else self._renewed(key, fresh)
+        found = data if isinstance(data, Problem) else self._renewed(key, data)
         if isinstance(found, Problem):
             self._wrong[key] = found
         else:
             self._wrong.pop(key, None)
         return found
 
-    def _renewed(self, key: SessionKey, text: str) -> CloudSession | Problem:
-        """The session of this text, which may have been opened while the Secret was read."""
-        session = self._sessions.get(key)
-        if session is not None and self._texts.get(key) == text:
-            return session
-        self._texts[key] = text
-        return self._start(key, text)
+    def _renewed(self, key: SessionKey, data: Mapping[str, bytes]) -> CloudSession | Problem:
+        """The session of this Secret, which may have been opened while it was read."""
+        text = data[CLOUDS_YAML].decode(errors="replace")
+        session: CloudSession | Problem | None = self._sessions.get(key)
+        if session is None or self._texts.get(key) != text:
+            session = self._start(key, text)
+        if isinstance(session, CloudSession):
+            session.racks.configure(self._around(key, data, session.cloud))
+        return session
 
-    async def _read(self, secret: Ref) -> str | Problem:
+    def _around(self, key: SessionKey, data: Mapping[str, bytes], cloud: Cloud) -> Surroundings:
+        text, space = data[CLOUDS_YAML].decode(errors="replace"), key.secret.namespace
+        return Surroundings(
+            cloud=key.cloud,
+            secret=data,
+            project=cloud,
+            open_cloud=lambda name: self._open(text, name),
+            config_map=lambda name: self._cluster.config_map(Ref(space, name)),
+        )
+
+    async def _read(self, secret: Ref) -> Mapping[str, bytes] | Problem:
         try:
             data = await self._cluster.secret(secret)
         except NotFound:
@@ -125,7 +140,7 @@ class Clouds:
         if CLOUDS_YAML not in data:
             text = f"Secret {secret.name!r} has no key {CLOUDS_YAML!r}: add it"
             return Problem(Reason.SECRET_INVALID, text, "spec.cloudRef.secretName")
-        return data[CLOUDS_YAML].decode(errors="replace")
+        return data
 
     def _start(self, key: SessionKey, text: str) -> CloudSession | Problem:
         assert self._group is not None, "run() first"  # noqa: S101
@@ -138,11 +153,12 @@ class Clouds:
             cloud,
             self._clock,
             self._rng,
+            open_racks=self._open_racks,
             wake_vms=self._wake_vms,
             wake_pool=self._wake_pool,
             nudge=self._nudge,
         )
-        self._sessions[key] = session
+        self._sessions[key], self._texts[key] = session, text
         name = f"cloud {key.cloud} of {key.secret}"
         self._tasks[key] = self._group.create_task(self._hold(session, name), name=name)
         return session
@@ -154,6 +170,7 @@ class Clouds:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watch(name, session.run, POLLED_WITHIN))
                 tasks.create_task(watch(f"room in {name}", session.capacity.run))
+                tasks.create_task(watch(f"racks of {name}", session.racks.run))
         finally:
             await session.cloud.close()
 

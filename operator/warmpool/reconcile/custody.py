@@ -36,7 +36,7 @@ from warmpool.planning.condition import condition
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Body, Cluster
 from warmpool.reconcile.events import Announcer, Event
-from warmpool.reconcile.execute import place_of, standing
+from warmpool.reconcile.execute import standing
 from warmpool.reconcile.reading import provider_id, read_vm
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.session import CloudSession
@@ -116,7 +116,8 @@ class Custody:
         if seen is not None and read_vm(body).retained:
             user = _user(seen.marks.claim)
             text = f"Nova says that claim {user} has it, and the API server does not"
-            await self._say(body, seen, place_of(seen, session), (Reason.HELD_FOR_CLAIM, text))
+            place = session.racks.place(seen, vm.place)
+            await self._say(body, seen, place, (Reason.HELD_FOR_CLAIM, text))
 
     async def _latest(self, vm: Vm) -> Body:
         """A VM as the API server has it, which is known from then on.
@@ -131,7 +132,7 @@ class Custody:
         return body
 
     async def _retain(self, vm: Vm, server: Server, session: CloudSession) -> Body:
-        claim, place = server.marks.claim, place_of(server, session)
+        claim, place = server.marks.claim, session.racks.place(server, vm.place)
         assert claim is not None, "else nothing contradicts"  # noqa: S101
         patch = keep_vm(vm, claim, provider_id(place.region, server.id))
         body = await self._cluster.patch(Kind.WARM_VM, vm.ref, patch)
@@ -149,7 +150,7 @@ class Custody:
             ClusterError: the API server did not do it.
             CloudError: Nova did not.
         """
-        place = place_of(server, session)
+        place = session.racks.place(server, Place())
         ref = Ref(pool.ref.namespace, f"found-{server.id.lower()}")
         body = _adopted(pool, ref, claim, provider_id(place.region, server.id), place)
         try:

@@ -34,7 +34,7 @@ from warmpool.domain.facts import Pool, Vm
 from warmpool.ports.clock import Clock
 from warmpool.reconcile.checks import Checks
 from warmpool.reconcile.custody import Custody
-from warmpool.reconcile.execute import Executor, place_of
+from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.memory import Memory
 from warmpool.reconcile.outcomes import Outcomes
 from warmpool.reconcile.recipe import Recipe
@@ -173,7 +173,7 @@ class Deeds:
         self._checks.note(vm.uid, self._clock.now(), failed=found is not None)
         if found is None:
             if vm.phase is not Phase.READY:
-                await do.recover(vm, action.server, place_of(action.server, session))
+                await do.recover(vm, action.server, session.racks.place(action.server, vm.place))
             self._store.trust(vm.uid)
         elif vm.fault is None or vm.fault.reason != found.reason:
             await do.sicken(vm, found.reason, found.message)
@@ -190,7 +190,7 @@ class Deeds:
             case Relocate(vm=vm, server=server, place=place):
                 await do.relocate(vm, server, place)
             case Recover(vm=vm, server=server):
-                await do.recover(vm, server, place_of(server, session))
+                await do.recover(vm, server, session.racks.place(server, vm.place))
             case MarkClaimed(vm=vm, server=server):
                 if vm.claim is not None:
                     await session.mark_claim(server, vm.claim, vm.pool)

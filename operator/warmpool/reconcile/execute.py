@@ -258,7 +258,7 @@ class Executor:
         self._recorder.mark(vm.uid, Mark.REACHED)
         if vm.dirty:
             await session.mark_free(server)
-        place = place_of(server, session)
+        place = session.racks.place(server, vm.place)
         body = await self._cluster.patch(
             Kind.WARM_VM,
             vm.ref,
@@ -568,17 +568,6 @@ class Executor:
 def _progress(server: Server) -> tuple[object, ...]:
     """How far a build has come."""
     return server.state, server.busy, server.host_id, server.addresses
-
-
-def place_of(server: Server, session: CloudSession) -> Place:
-    """Where a server stands. Without a view of hosts, `hostId` still tells hypervisors apart."""
-    hypervisor = server.hypervisor or server.host or server.host_id[:16]
-    return Place(
-        region=session.cloud.region,
-        zone=server.zone,
-        rack=session.rack_of(server),
-        hypervisor=hypervisor,
-    )
 
 
 def standing(server: Server, place: Place, *, ready_at: datetime, why: Condition) -> WarmVMStatus:

@@ -11,6 +11,7 @@ from warmpool.api.names import Kind
 from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.cloud import (
     BuildSpec,
+    Identity,
     Inventory,
     Listing,
     Quota,
@@ -21,6 +22,7 @@ from warmpool.domain.cloud import (
 )
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.ids import Ref, ServerId, VmUid
+from warmpool.domain.racks import Hosts
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body, Cluster, PatchOp, Snapshot
 
@@ -71,6 +73,9 @@ class Fenced:
     async def secret(self, ref: Ref) -> Mapping[str, bytes]:
         return await self._cluster.secret(ref)
 
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        return await self._cluster.config_map(ref)
+
 
 class FencedCloud:
     """A `Cloud` that asks before it creates, deletes or rebuilds.
@@ -116,8 +121,17 @@ class FencedCloud:
     async def list(self, since: datetime | None) -> Listing:
         return await self._cloud.list(since)
 
-    async def topology(self) -> Topology:
-        return await self._cloud.topology()
+    async def identity(self) -> Identity:
+        return await self._cloud.identity()
+
+    async def topology(self, key: str = "rack") -> Topology:
+        return await self._cloud.topology(key)
+
+    async def traits(self, prefix: str) -> Topology:
+        return await self._cloud.traits(prefix)
+
+    async def hosts(self) -> Hosts:
+        return await self._cloud.hosts()
 
     async def inventory(self, spec: BuildSpec) -> Inventory:
         return await self._cloud.inventory(spec)

@@ -58,6 +58,9 @@ class Metered:
     async def secret(self, ref: Ref) -> Mapping[str, bytes]:
         return await self._cluster.secret(ref)
 
+    async def config_map(self, ref: Ref) -> Mapping[str, str]:
+        return await self._cluster.config_map(ref)
+
     async def _timed(self, verb: str, kind: str, writing: Awaitable[T]) -> T:
         began, outcome = self._clock.monotonic(), "ok"
         try:

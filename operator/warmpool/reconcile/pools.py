@@ -45,6 +45,7 @@ from warmpool.domain.pools import (
     is_contradicted,
     is_sick,
 )
+from warmpool.domain.racks import RackReport
 from warmpool.planning import pace
 from warmpool.planning.claimable import claimable
 from warmpool.planning.conditions import pool_status
@@ -59,7 +60,7 @@ from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.deeds import Deeds
 from warmpool.reconcile.events import Event
-from warmpool.reconcile.execute import Executor, place_of
+from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.finalizing import hold, let_go
 from warmpool.reconcile.groups import delete_groups
 from warmpool.reconcile.lookback import LookBack
@@ -294,6 +295,7 @@ class PoolWorker:
             creating=Counter(build.zone for build in unseen),
             aiming=Counter(build.hypervisor for build in unseen if build.hypervisor),
             survey=self._surveyor.survey(),
+            racks=session.racks.report if session is not None else RackReport(),
             mending=memory.mending,
             cloud_ready=session is not None and session.listed,
             problem=self._recipe.problem,
@@ -329,7 +331,7 @@ class PoolWorker:
             claim_gone=self._is_claim_gone(vm),
             busy=vm.uid in self._memory.busy or vm.ref in self._memory.creating,
             leaving=self._store.is_withheld(vm.uid),
-            place=place_of(server, session) if server is not None and session is not None else None,
+            place=session.racks.place(server, vm.place) if server and session else None,
             posted_at=_posted_at(server, session),
             recycling=vm.uid in self._memory.recycling,
             rebuilt_at=rebuilt_at,

@@ -14,14 +14,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from warmpool.api.v1alpha1.vm import ClaimRef
-from warmpool.domain.cloud import Listing, Server, Topology
+from warmpool.domain.cloud import Listing, Server
 from warmpool.domain.errors import CloudError, CredentialsRefused
 from warmpool.domain.ids import Ref, ServerId, VmUid
 from warmpool.domain.marks import FREE, Marks, claimed_by, owned_by
 from warmpool.domain.pools import Problem
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
+from warmpool.ports.racks import OpenRacks
 from warmpool.reconcile.capacity import Capacity
+from warmpool.reconcile.racks import Racks
 from warmpool.reconcile.rhythm import POLL_IDLE, Rhythm
 from warmpool.reconcile.sightings import Sightings
 from warmpool.reconcile.vitals import Beat
@@ -32,12 +34,6 @@ POLL_FAILED: Final = 2.0
 """Seconds after a first failed listing; doubled up to `POLL_FAILED_MAX`."""
 
 POLL_FAILED_MAX: Final = 30.0
-
-TOPOLOGY_EVERY: Final = 60.0
-"""Seconds between looks at the racks; an unknown host brings one at once, but not more often than
-`TOPOLOGY_AT_MOST`."""
-
-TOPOLOGY_AT_MOST: Final = 5.0
 
 HOSTS_EVERY: Final = 15.0
 """Seconds between looks at which hosts are dead. Nova itself needs a minute to tell."""
@@ -78,13 +74,14 @@ class CloudSession:
         clock: Clock,
         rng: random.Random,
         *,
+        open_racks: OpenRacks,
         wake_vms: Wake,
         wake_pool: WakePool,
         nudge: WakePool,
     ) -> None:
         self.cloud = cloud
         self.capacity = Capacity(cloud, clock, rng, nudge)
-        self.topology = Topology()
+        self.racks = Racks(cloud, open_racks, clock, rng, self._wake_users)
         self.problem: Problem | None = None
         self.listed = False
         """Listed completely at least once."""
@@ -101,7 +98,6 @@ class CloudSession:
         """The last complete listing but the first."""
         self._rhythm = Rhythm()
         self._skew = timedelta()
-        self._topology_at = float("-inf")
         self._dead: frozenset[str] = frozenset()
         self._dead_at = float("-inf")
         self._failures = 0
@@ -170,14 +166,6 @@ class CloudSession:
         """The server that a POST in this term was answered with, whatever the listings say."""
         return self._seen.accepted(owner)
 
-    def rack_of(self, server: Server) -> str:
-        """The rack of a server; empty where it is not known."""
-        return self.rack_of_host(server.host) if server.host is not None else ""
-
-    def rack_of_host(self, host: str) -> str:
-        """The rack of a compute host; empty where it is not known."""
-        return self.topology.racks.get(host, "") if self.topology.visible else ""
-
     def here(self, moment: datetime) -> datetime:
         """A time of the cloud's by our own clock: they may be minutes apart."""
         return moment - self._skew
@@ -211,6 +199,7 @@ class CloudSession:
 
     async def run(self, beat: Beat) -> None:
         """Poll until cancelled."""
+        await self.racks.first_look()
         async with asyncio.TaskGroup() as tasks:
             while True:
                 beat()
@@ -235,7 +224,6 @@ class CloudSession:
     async def _poll(self, tasks: asyncio.TaskGroup) -> None:
         started = self._clock.monotonic()
         try:
-            await self._look_at_racks(started)
             if self._since is None:
                 await self._list_all(started)
             else:
@@ -303,9 +291,8 @@ class CloudSession:
         if listing.complete and not self.listed:
             self.listed = True
             self._wake_users()
+        self.racks.heed(listing.servers)
         self._wake(changed)
-        if any(self._unknown_host(s) for s in listing.servers):
-            self._topology_at = min(self._topology_at, started - TOPOLOGY_EVERY + TOPOLOGY_AT_MOST)
 
     def _answered(self) -> None:
         """The cloud is well."""
@@ -315,26 +302,12 @@ class CloudSession:
         if was is not None:
             self._wake_users()
 
-    async def _look_at_racks(self, now: float) -> None:
-        if now - self._topology_at < TOPOLOGY_EVERY:
-            return
-        before = self.topology
-        try:
-            self.topology = await self.cloud.topology()
-        except CloudError as error:
-            if not self.listed or isinstance(error, CredentialsRefused):
-                raise
-            log.info("the racks cannot be read, what was known of them stands: %s", error)
-        self._topology_at = now
-        if self.topology != before:
-            self._wake_users()
-
     async def _look_at_hosts(self, now: float) -> None:
         """Which hosts are dead. What was known of them stands until Nova tells otherwise."""
-        if not self.topology.visible or now - self._dead_at < HOSTS_EVERY:
+        if not self.racks.visible or now - self._dead_at < HOSTS_EVERY:
             return
         try:
-            dead = await self.cloud.down_hosts()
+            dead = await self.racks.inventory.down_hosts()
         except CloudError as error:
             log.info("the states of hosts cannot be read: %s", error)
             return
@@ -343,13 +316,6 @@ class CloudSession:
         if changed:
             log.warning("dead hosts: %s", ", ".join(sorted(dead)) or "none any more")
             self._wake([uid for uid, s in self.servers().items() if s.host in changed])
-
-    def _unknown_host(self, server: Server) -> bool:
-        return (
-            self.topology.visible
-            and server.host is not None
-            and server.host not in self.topology.racks
-        )
 
     def _failed(self, error: CloudError) -> None:
         self._failures += 1

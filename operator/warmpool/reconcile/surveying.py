@@ -41,7 +41,7 @@ class Surveyor:
         return Survey(
             done=capacity.surveyed(self._pool),
             headroom=capacity.headroom(spec.size, ours=len(session.servers())),
-            sites=capacity.sites(spec, session.rack_of_host),
+            sites=capacity.sites(spec, session.racks.of_host),
             unaimed=capacity.unaimed(spec),
             for_now=capacity.is_cautious(spec),
             group_members=capacity.group_members(),

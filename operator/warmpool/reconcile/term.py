@@ -17,6 +17,7 @@ from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.probe import Prober
+from warmpool.ports.racks import OpenRacks
 from warmpool.reconcile.binder import Binder
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import ASK_AGAIN, Custody
@@ -50,6 +51,7 @@ class World:
     store: Store
     cluster: Cluster
     open_cloud: OpenCloud
+    open_racks: OpenRacks
     prober: Prober
     clock: Clock
     rng: random.Random
@@ -126,6 +128,7 @@ class _Term:
             world.clock,
             world.rng,
             world.vitals,
+            open_racks=world.open_racks,
             wake_vms=self._wake_vms,
             wake_pool=self._wake_pool,
             nudge=self._nudge_pool,

@@ -21,6 +21,7 @@ from warmpool.domain.cloud import (
     FaultClass,
     FlavorSize,
     HostRoom,
+    Identity,
     Inventory,
     Listing,
     NetworkChoice,
@@ -45,6 +46,7 @@ from warmpool.domain.errors import (
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 from warmpool.domain.marks import read_marks
+from warmpool.domain.racks import Host, Hosts
 from warmpool.sim import world as truth
 from warmpool.sim.builds import Admission, BuildRequest
 from warmpool.sim.errors import Refused
@@ -53,6 +55,7 @@ from warmpool.sim.listing import Query, status_of
 from warmpool.sim.nova import Nova
 from warmpool.sim.scheduler import room_on, suits
 from warmpool.sim.spec import UNLIMITED, FlavorSpec
+from warmpool.sim.views import rack_trait
 
 T = TypeVar("T")
 
@@ -245,15 +248,50 @@ class SimCloud:
         path = f"{GROUPS}/{group}"
         await self._call("DELETE", path, lambda: there.pop(group, None), changes=True)
 
-    async def topology(self) -> Topology:
-        """Racks of the hosts, from the host aggregates."""
+    async def identity(self) -> Identity:
+        """Project and roles of the token."""
+        roles = frozenset({"admin", "member", "reader"} if self._admin else {"member", "reader"})
+        project = self._project
+        return await self._call(
+            "GET",
+            "/identity/v3/auth/tokens",
+            lambda: Identity(project.id, project.name, roles),
+        )
+
+    async def topology(self, key: str = "rack") -> Topology:
+        """Racks of the hosts, from the host aggregates: all have the same metadata."""
+        path, rule = "/compute/v2.1/os-aggregates", "os_compute_api:os-aggregates:index"
+        return await self._racks(path, rule, lambda h: (h.name, {"rack": h.spec.rack}.get(key)))
+
+    async def traits(self, prefix: str) -> Topology:
+        """Racks of the hypervisors, from their traits."""
+
+        def rack(host: truth.Host) -> tuple[str, str | None]:
+            trait = rack_trait(host)
+            return host.name, trait.removeprefix(prefix) if trait.startswith(prefix) else None
+
+        return await self._racks("/placement/traits", "placement:traits:list", rack)
+
+    async def _racks(
+        self, path: str, rule: str, rack: Callable[[truth.Host], tuple[str, str | None]]
+    ) -> Topology:
         if not self._admin:
-            await self._call("GET", "/compute/v2.1/os-aggregates", lambda: None)
-            why = "Policy doesn't allow os_compute_api:os-aggregates:index to be performed."
-            return Topology(visible=False, why_not=why)
-        hosts = self._nova.world.hosts.values()
-        racks = {host.name: host.spec.rack for host in hosts}
-        return await self._call("GET", "/compute/v2.1/os-aggregates", lambda: Topology(racks))
+            await self._call("GET", path, lambda: None)
+            return Topology(visible=False, why_not=f"Policy doesn't allow {rule} to be performed.")
+        pairs = map(rack, self._nova.world.hosts.values())
+        racks = {host: there for host, there in pairs if there}
+        return await self._call("GET", path, lambda: Topology(racks))
+
+    async def hosts(self) -> Hosts:
+        """All compute hosts."""
+        path = "/compute/v2.1/os-hypervisors/detail"
+        if not self._admin:
+            await self._call("GET", path, lambda: None)
+            why = "Policy doesn't allow os_compute_api:os-hypervisors:list-detail to be performed."
+            return Hosts(visible=False, why_not=why)
+        names = sorted(self._nova.world.hosts)
+        there = tuple(Host(name, name) for name in names)
+        return await self._call("GET", path, lambda: Hosts(there))
 
     async def inventory(self, spec: BuildSpec) -> Inventory:
         """Hypervisors that take builds, and their room."""

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from warmpool.sim.spec import ImageSpec
-from warmpool.sim.views import second
+from warmpool.sim.views import rack_trait, second
 from warmpool.sim.wire import SITE, Call, answer, guarded, page_not_found
 from warmpool.sim.world import Host, named_id
 
@@ -30,6 +30,7 @@ def add_routes(app: web.Application) -> None:
     get("/network/v2.0/security-groups/{id}", guarded(security_group))
     for collection in ABSENT:
         get(f"/network/v2.0/{collection}", guarded(none))
+    get("/placement/traits", guarded(traits))
     get("/placement/resource_providers", guarded(providers))
     get("/placement/allocation_candidates", guarded(candidates))
     get("/placement/resource_providers/{id}", guarded(provider))
@@ -202,10 +203,21 @@ def _provider_body(host: Host) -> dict[str, Any]:
     return {"uuid": host.id, "name": host.name, "generation": 1, "links": links}
 
 
+async def traits(call: Call) -> web.Response:
+    refused = _forbidden(call, "placement:traits:list")
+    prefix = call.query.get("name", "").removeprefix("startswith:")
+    names = {rack_trait(host) for host in call.nova.world.hosts.values()}
+    return refused or answer({"traits": sorted(n for n in names if n.startswith(prefix))})
+
+
 async def providers(call: Call) -> web.Response:
     refused = _forbidden(call, "placement:resource_providers:list")
-    name = call.query.get("name")
-    hosts = [host for host in call.nova.world.hosts.values() if name in {None, host.name}]
+    name, trait = call.query.get("name"), call.query.get("required")
+    hosts = [
+        host
+        for host in call.nova.world.hosts.values()
+        if name in {None, host.name} and trait in {None, rack_trait(host)}
+    ]
     return refused or answer({"resource_providers": [_provider_body(host) for host in hosts]})
 
 

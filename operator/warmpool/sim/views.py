@@ -1,12 +1,13 @@
 """Servers as JSON: by role and by microversion."""
 
+import re
 from datetime import datetime
 
 import orjson
 
 from warmpool.sim.listing import status_of
 from warmpool.sim.spec import FlavorSpec
-from warmpool.sim.world import Server, World, named_id
+from warmpool.sim.world import Host, Server, World, named_id
 
 Version = tuple[int, int]
 
@@ -22,6 +23,11 @@ def second(moment: datetime) -> str:
 def micro(moment: datetime | None) -> str | None:
     """As Nova writes most other times."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.000000") if moment else None
+
+
+def rack_trait(host: Host) -> str:
+    """The trait that names the rack of a host. Placement knows capitals, digits and `_` only."""
+    return f"CUSTOM_RACK_{re.sub('[^A-Z0-9]', '_', host.spec.rack.upper())}"
 
 
 class Views:

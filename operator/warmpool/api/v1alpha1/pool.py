@@ -365,7 +365,8 @@ class WarmPoolStatus(Model):
     last_failure: Failure | None = None
     """The last failure, while it matters."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
-    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy, UpToDate, Balanced."""
+    """Ready, Progressing, CapacityAvailable, DependenciesResolved, Healthy, UpToDate, Balanced,
+    RacksKnown."""
 
 
 class WarmPool(Model):

@@ -1,0 +1,147 @@
+"""JSON over HTTP from strangers: bounded in time, size and where it may lead."""
+
+import asyncio
+import functools
+import ipaddress
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from warmpool.domain.errors import RackSourceFailed
+from warmpool.effects.sockets import Sockets
+
+MAX_BODY: Final = 4 * 1024 * 1024
+"""Bytes of one answer."""
+
+CONNECTIONS: Final = 8
+"""Requests to one source at a time."""
+
+GOOD: Final = 200
+NOT_FOUND: Final = 404
+REFUSED: Final = (401, 403)
+
+
+class Web:
+    """A client for one source. Its errors hold the address, and neither query nor token."""
+
+    def __init__(
+        self, *, headers: Mapping[str, str], timeout: float, certificates: str | None
+    ) -> None:
+        """`certificates`: PEM of those to trust; None: the system's."""
+        self._headers = {"Accept": "application/json", "User-Agent": "warmpool", **headers}
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._tls = _trusting(certificates)
+        self._session: aiohttp.ClientSession | None = None
+        self._sockets = Sockets()
+        self.slots = asyncio.Semaphore(CONNECTIONS)
+
+    async def get(self, url: str) -> Any:
+        """The JSON at a URL; None: 404.
+
+        Raises:
+            RackSourceFailed: any other answer, or none.
+        """
+        where = _shown(url)
+        try:
+            async with self.slots, self._client().get(url, allow_redirects=False) as response:
+                body = await _bounded(response, where)
+                status = response.status
+        except TimeoutError as error:
+            seconds = self._timeout.total
+            raise RackSourceFailed(f"{where}: no answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            said = type(error).__name__
+            raise RackSourceFailed(f"{where}: no connection ({said})") from error
+        if status == NOT_FOUND:
+            return None
+        if status in REFUSED:
+            raise RackSourceFailed(f"{where}: {status}: the token is refused or missing")
+        if status != GOOD:
+            raise RackSourceFailed(f"{where}: answered {status}")
+        try:
+            return await asyncio.to_thread(orjson.loads, body)
+        except orjson.JSONDecodeError as error:
+            raise RackSourceFailed(f"{where}: the answer is no JSON") from error
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=CONNECTIONS,
+                ssl=self._tls,
+                resolver=_NoMetadata(),
+                keepalive_timeout=30,
+                socket_factory=self._sockets,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, headers=self._headers, trust_env=False
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            await self._sockets.hang_up()
+
+
+@functools.cache
+def _trusting(certificates: str | None) -> ssl.SSLContext:
+    """One for all: reading the system's certificates takes long enough for others to notice."""
+    return ssl.create_default_context(cadata=certificates)
+
+
+class _NoMetadata(AbstractResolver):
+    """Resolves names, but not to link-local addresses.
+
+    Who writes the Secret has the operator fetch what they like; what a cloud tells the operator's
+    own machine at 169.254.169.254 is not for them.
+    """
+
+    def __init__(self) -> None:
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        allowed = [one for one in found if not is_link_local(one["host"])]
+        if not allowed:
+            raise OSError(f"{host} has no address that may be asked")
+        return allowed
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def is_link_local(address: str) -> bool:
+    """Whether an address is of this link alone. A name is not an address."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0].strip("[]")).is_link_local
+    except ValueError:
+        return False
+
+
+async def _bounded(response: aiohttp.ClientResponse, where: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(65_536):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise RackSourceFailed(f"{where}: the answer is longer than {MAX_BODY} bytes")
+    return bytes(body)
+
+
+def _shown(url: str) -> str:
+    """What a message may say of a URL: tokens stand in queries."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"[:200]
+
+
+def origin(url: str) -> tuple[str, str]:
+    """Where a token may be sent: scheme and authority."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
