@@ -124,6 +124,7 @@ class Lab:
             cluster=self.cluster,
             open_cloud=self._open,
             open_racks=self.open_racks,
+            catalogue=store.flavors,
             prober=Answering(self.nova),
             clock=self.our_clock,
             rng=self.chance,
@@ -236,6 +237,14 @@ class Lab:
         """Change fields of a pool's spec."""
         ops = [{"op": "add", "path": f"/spec/{key}", "value": value} for key, value in spec.items()]
         await self.cluster.patch(Kind.WARM_POOL, pool, ops)
+
+    def flavor(self, name: str, **spec: Any) -> None:
+        """Create an entry of the catalogue, or change it."""
+        ref, body = Ref("", name), {"metadata": {"name": name}, "spec": spec}
+        if ref in self.cluster.peek(Kind.VM_FLAVOR):
+            self.cluster.edit(Kind.VM_FLAVOR, ref, spec)
+        else:
+            self.cluster.put(Kind.VM_FLAVOR, body)
 
     def claim(self, name: str = "logs", count: int = 1, **spec: Any) -> Ref:
         """Create a claim for VMs of the pool `data`."""

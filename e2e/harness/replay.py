@@ -126,7 +126,7 @@ class Replay:
                     self._vm(event)
                 case Kind.BINDING_LEDGER:
                     self._ledger(event)
-                case Kind.WARM_POOL:
+                case Kind.WARM_POOL | Kind.VM_FLAVOR:
                     continue
             self._owners(event)
             self._note_free(event)

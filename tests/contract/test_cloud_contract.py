@@ -21,6 +21,7 @@ import pytest
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import Network, Template
+from warmpool.domain.catalogue import Entry, ImageQuery
 from warmpool.domain.cloud import (
     BuildSpec,
     FaultClass,
@@ -65,6 +66,8 @@ class Ground(Protocol):
     """Quota of the project. None: not known."""
     has_rack_traits: bool
     """Its hypervisors have traits that name their racks."""
+    has_tagged_images: bool
+    """Of its images, some have tags and properties."""
 
     def open(self, installation: InstallationId, *, admin: bool) -> Cloud:
         """A new connection."""
@@ -76,7 +79,7 @@ class InProcess:
 
     flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
     instances: int | None = 10
-    has_rack_traits = True
+    has_rack_traits = has_tagged_images = True
 
     def __init__(self) -> None:
         self.nova = Nova(tiny(), clock=PushedClock())
@@ -90,7 +93,7 @@ class OverHttp:
 
     flavor, too_big, image, zone = "m1.micro", "m1.huge", "debian-13", "az1"
     instances: int | None = 10
-    has_rack_traits = True
+    has_rack_traits = has_tagged_images = True
 
     def __init__(self, clouds_yaml: str) -> None:
         self.text = clouds_yaml
@@ -105,7 +108,7 @@ class Real:
     zone = "az1"
     too_big = "m1.huge"
     instances: int | None = None
-    has_rack_traits = False
+    has_rack_traits = has_tagged_images = False
 
     def __init__(self, environment: "os._Environ[str]") -> None:
         self.member = environment["WARMPOOL_TEST_CLOUD"]
@@ -514,6 +517,56 @@ async def test_an_admin_sees_where_a_server_stands(opened: Opened, running: Serv
     assert server.hypervisor is not None
     assert topology.visible
     assert topology.racks[server.host]
+
+
+NEWEST = ImageQuery((("os_distro", "debian"),), ("stable",))
+
+
+def an_entry(ground: Ground, **fields: Any) -> Entry:
+    return replace(Entry("g2", ground.flavor, ground.image), **fields)
+
+
+async def test_an_entry_of_the_catalogue_stands_for_flavor_and_image(
+    ground: Ground, cloud: Cloud, spec: BuildSpec
+) -> None:
+    entry = an_entry(ground, metadata=(("a", "entry"), ("b", "entry")))
+    template = Template(networks=[], metadata={"b": "template"})
+
+    found = await cloud.resolve(template, (), entry)
+
+    assert (found.flavor_id, found.image_id) == (spec.flavor_id, spec.image_id)
+    assert found.metadata == (("a", "entry"), ("b", "template"))
+
+
+async def test_an_entry_may_mean_the_newest_image_of_some(ground: Ground, cloud: Cloud) -> None:
+    if not ground.has_tagged_images:
+        pytest.skip("this cloud has no such images")
+    template = Template(networks=[])
+    newest = await cloud.resolve(template, (), an_entry(ground, image=NEWEST))
+    lts = ImageQuery(tags=("lts", "stable"))
+    older = await cloud.resolve(template, (), an_entry(ground, image=lts))
+    named = await cloud.resolve(template, (), an_entry(ground, image="debian-12"))
+
+    assert newest.image_id == (await cloud.resolve(template, (), an_entry(ground))).image_id
+    assert older.image_id == named.image_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"flavor": "none such"}, Reason.FLAVOR_NOT_FOUND),
+        ({"image": "none such"}, Reason.IMAGE_NOT_FOUND),
+        ({"image": ImageQuery((("os_distro", "plan9"),))}, Reason.IMAGE_NOT_FOUND),
+        ({"image": ImageQuery(NEWEST.properties, ("none such",))}, Reason.IMAGE_NOT_FOUND),
+    ],
+)
+async def test_what_an_entry_names_and_is_not_there_is_the_entry_s_fault(
+    ground: Ground, cloud: Cloud, fields: dict[str, Any], reason: Reason
+) -> None:
+    with pytest.raises(DependencyMissing) as missing:
+        await cloud.resolve(Template(networks=[]), (), an_entry(ground, **fields))
+    assert missing.value.reason is reason
+    assert missing.value.field == "spec.template.flavorRef.name"
 
 
 async def test_an_admin_sees_all_hosts_by_both_their_names(opened: Opened, running: Server) -> None:

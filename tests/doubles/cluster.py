@@ -24,7 +24,8 @@ from warmpool.reconcile.store import Store
 ONE_WAY = 0.001
 """Seconds that a request, or its answer, is under way."""
 
-WITH_STATUS = (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
+WITH_STATUS = (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM, Kind.VM_FLAVOR)
+WITH_PHASE = (Kind.VM_CLAIM, Kind.WARM_VM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class FakeCluster:
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         await asyncio.sleep(ONE_WAY)
-        ref = Ref(body["metadata"]["namespace"], body["metadata"]["name"])
+        ref = _ref(body)
         old = self._find(kind, ref)
         if body["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]:
             raise Conflict(f"409: {ref} has been modified")
@@ -180,8 +181,8 @@ class FakeCluster:
     def put(self, kind: Kind, body: Body, status: Mapping[str, Any] | None = None) -> Body:
         """Create an object, with a status that somebody gave it meanwhile."""
         new = {"apiVersion": API_VERSION, "kind": kind.value, **copied(body)}
-        ref = Ref(new["metadata"]["namespace"], new["metadata"]["name"])
-        if ref.namespace not in self.labels:
+        ref = _ref(new)
+        if kind.namespaced and ref.namespace not in self.labels:
             raise NotFound(f'404: namespaces "{ref.namespace}" not found')
         if ref in self._objects[kind]:
             raise Conflict(f"409: {ref} already exists")
@@ -194,6 +195,11 @@ class FakeCluster:
         if kind in WITH_STATUS:
             new["status"] = _defaulted(kind, status or {})
         return self._store(kind, ref, new)
+
+    def edit(self, kind: Kind, ref: Ref, spec: Mapping[str, Any]) -> Body:
+        """Replace the spec of an object."""
+        old = self._find(kind, ref)
+        return self._write(kind, ref, old, copied(old) | {"spec": copied(spec)})
 
     def remove(self, kind: Kind, ref: Ref) -> None:
         """Delete an object: at once, or when its last finalizer goes."""
@@ -350,9 +356,13 @@ class FakeCluster:
         return str(self._version)
 
 
+def _ref(body: Body) -> Ref:
+    return Ref(body["metadata"].get("namespace", ""), body["metadata"]["name"])
+
+
 def _defaulted(kind: Kind, status: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of the schema, which let a patch test the phase of an untouched object."""
-    phase = {} if kind is Kind.WARM_POOL else {"phase": "Pending"}
+    phase = {"phase": "Pending"} if kind in WITH_PHASE else {}
     return {"observedGeneration": 0, **phase, **copied(status)}
 
 

@@ -48,6 +48,7 @@ class Replica:
             cluster=self.hand,
             open_cloud=no_cloud,
             open_racks=no_cloud,
+            catalogue=self.store.flavors,
             prober=no_cloud,
             clock=clock,
             rng=random.Random(self.name),  # noqa: S311 - names and jitter

@@ -26,6 +26,8 @@ def check(kind: Kind, old: Old, new: Old) -> None:
             _unless(new["spec"]["epoch"] >= old["spec"]["epoch"], "epoch cannot go down")
             same = new["spec"]["installation"] == old["spec"]["installation"]
             _unless(same, "installation cannot be changed")
+        case Kind.VM_FLAVOR:
+            pass
         case Kind.WARM_POOL:
             same = old["spec"]["cloudRef"] == new["spec"]["cloudRef"]
             _unless(same, "cloudRef cannot be changed")

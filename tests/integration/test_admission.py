@@ -91,6 +91,8 @@ class Api:
 
 
 def collection(kind: str) -> str:
+    if not Kind(kind).namespaced:
+        return f"/apis/{GROUP}/{VERSION}/{Kind(kind).plural}"
     return f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{Kind(kind).plural}"
 
 
@@ -106,12 +108,14 @@ def api(control_plane: Cluster) -> Iterator[Api]:
     control_plane.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
     control_plane.kubectl("create", "namespace", NAMESPACE)
     control_plane.kubectl("create", "serviceaccount", "tester", "-n", NAMESPACE)
-    control_plane.kubectl(
-        *("create", "rolebinding", "tester", "-n", NAMESPACE),
-        *("--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:tester"),
-    )
+    for binding in (["rolebinding", "tester", "-n", NAMESPACE], ["clusterrolebinding", NAMESPACE]):
+        control_plane.kubectl(
+            *("create", *binding),
+            *("--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:tester"),
+        )
     with closing(Api(control_plane.service_account_kubeconfig(NAMESPACE, "tester"))) as api:
         yield api
+    control_plane.kubectl("delete", "clusterrolebinding", NAMESPACE)
     control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
@@ -148,6 +152,16 @@ def a_claim(*, name: str = "", **spec: Any) -> Manifest:
 
 def a_vm(*, name: str = "", **spec: Any) -> Manifest:
     return manifest(Kind.WARM_VM, name, {"poolRef": {"name": "es-data", "uid": "u-1"}} | spec)
+
+
+def a_flavor(**spec: Any) -> Manifest:
+    return manifest(Kind.VM_FLAVOR, "", {"flavor": "g2", "image": {"name": "debian"}} | spec)
+
+
+def a_pool_of(template: Manifest) -> Manifest:
+    """A pool whose template is this and nothing else."""
+    pool = a_pool()
+    return pool | {"spec": pool["spec"] | {"template": template}}
 
 
 def a_ledger(**spec: Any) -> Manifest:
@@ -231,6 +245,16 @@ BASE64_REMEDY = "userData must be base64 without line breaks: encode it"
         ),
         pytest.param(a_vm(claimRef=a_claim_ref("c-1"), zone="az1"), id="vm"),
         pytest.param(a_ledger(entries=[]), id="ledger"),
+        pytest.param(a_flavor(), id="flavor"),
+        pytest.param(
+            a_flavor(
+                image={"newest": {"properties": {"os_distro": "debian"}, "tags": ["stable"]}},
+                metadata={"tier": "gold"},
+                projects=[{"project": "search", "domain": "Default", "roles": ["member"]}],
+            ),
+            id="flavor-of-newest",
+        ),
+        pytest.param(a_pool_of({"flavorRef": {"name": "g2"}}), id="pool-of-flavor"),
     ],
 )
 def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
@@ -240,6 +264,41 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
 @pytest.mark.parametrize(
     ("bad", "field", "message"),
     [
+        *(
+            pytest.param(
+                a_pool_of(template), "spec.template", "keep one way", id=f"template-{number}"
+            )
+            for number, template in enumerate(
+                (
+                    {},
+                    {"flavor": "g2"},
+                    {"image": "debian"},
+                    {"flavorRef": {"name": "g2"}, "image": "debian"},
+                    {"flavorRef": {"name": "g2"}, "flavor": "g2", "image": "debian"},
+                )
+            )
+        ),
+        pytest.param(
+            a_flavor(image={}), "spec.image", "by name or as the newest", id="flavor-no-image"
+        ),
+        pytest.param(
+            a_flavor(image={"name": "a", "newest": {"tags": ["b"]}}),
+            "spec.image",
+            "keep one of them",
+            id="flavor-two-images",
+        ),
+        pytest.param(
+            a_flavor(image={"newest": {}}),
+            "spec.image.newest",
+            "name properties or tags",
+            id="newest-of-anything",
+        ),
+        pytest.param(
+            a_flavor(projects=[{"roles": ["member"]}]),
+            "spec.projects[0].project",
+            "Required value",
+            id="flavor-of-no-project",
+        ),
         pytest.param(
             a_pool(replicas=-1), "spec.replicas", "greater than or equal to 0", id="negative"
         ),

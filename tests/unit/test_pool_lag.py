@@ -117,7 +117,9 @@ class EmptyCloud:
     def __init__(self) -> None:
         self.posts: list[VmUid] = []
 
-    async def resolve(self, _template: Template, _zones: tuple[str, ...]) -> BuildSpec:
+    async def resolve(
+        self, _template: Template, _zones: tuple[str, ...], _entry: object = None
+    ) -> BuildSpec:
         return BuildSpec(flavor_id="f", image_id="i", networks=NetworkChoice.NONE)
 
     async def create(self, request: ServerRequest) -> ServerId:
@@ -250,6 +252,8 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             look_back=LookBack((), lambda: None),
             clock=clock,
             rng=rng,
+            catalogue=store.flavors,
+            note=lambda _one: None,
             wanted=lambda _pool: 0,
             announce=lambda _event: None,
             recorder=recorder,

@@ -187,7 +187,7 @@ def crd(model: type[BaseModel], kind: Kind) -> dict[str, Any]:
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
             "names": _names(kind, extras),
             "versions": [{key: value for key, value in version.items() if value}],
         },

@@ -66,12 +66,18 @@ class Kind(StrEnum):
     WARM_POOL = "WarmPool"
     VM_CLAIM = "VMClaim"
     WARM_VM = "WarmVM"
+    VM_FLAVOR = "VMFlavor"
     BINDING_LEDGER = "BindingLedger"
 
     @property
     def plural(self) -> str:
         """The resource in URLs: `warmpools`."""
         return f"{self.value.lower()}s"
+
+    @property
+    def namespaced(self) -> bool:
+        """Whether its objects live in namespaces."""
+        return self is not Kind.VM_FLAVOR
 
 
 class Role(StrEnum):
@@ -121,6 +127,12 @@ class ClaimCondition(StrEnum):
     METADATA_WRITTEN = "MetadataWritten"
 
 
+class FlavorCondition(StrEnum):
+    """Condition types of a VMFlavor."""
+
+    RESOLVED = "Resolved"
+
+
 class VmCondition(StrEnum):
     """Condition types of a WarmVM."""
 
@@ -153,6 +165,13 @@ class Reason(StrEnum):
     MENDING = "Mending"
     NO_ROOM_ELSEWHERE = "NoRoomElsewhere"
     NOVA_CHOOSES = "NovaChooses"
+    # the catalogue
+    ENTRY_NOT_FOUND = "EntryNotFound"
+    ENTRY_MALFORMED = "EntryMalformed"
+    CATALOGUE_UNAVAILABLE = "CatalogueUnavailable"
+    PROJECT_NOT_PERMITTED = "ProjectNotPermitted"
+    NOT_USED = "NotUsed"
+    UNRESOLVED = "Unresolved"
     # racks of a cloud
     RACKS_KNOWN = "RacksKnown"
     RACKS_CONTRADICT = "RacksContradict"
@@ -231,7 +250,12 @@ class Permission:
 PERMISSIONS: Final = (
     Permission((GROUP,), ("warmpools", "vmclaims"), ("get", "list", "watch", "patch")),
     Permission((GROUP,), ("warmvms",), ("get", "list", "watch", "create", "patch", "delete")),
-    Permission((GROUP,), ("warmpools/status", "vmclaims/status", "warmvms/status"), ("patch",)),
+    Permission((GROUP,), ("vmflavors",), ("get", "list", "watch")),
+    Permission(
+        (GROUP,),
+        ("warmpools/status", "vmclaims/status", "warmvms/status", "vmflavors/status"),
+        ("patch",),
+    ),
     Permission((GROUP,), ("bindingledgers",), ("get", "create", "update"), namespaced=True),
     Permission(
         ("coordination.k8s.io",),

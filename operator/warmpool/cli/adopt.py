@@ -11,12 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from warmpool.api.names import LEDGER_NAME, Kind
 from warmpool.domain.adoption import Existing, Progress, Step, Verdict
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.errors import CloudError, ClusterError, NotFound
 from warmpool.domain.facts import Pool
 from warmpool.domain.ids import InstallationId, Ref
@@ -24,6 +25,7 @@ from warmpool.effects.kube import Credentials, KubeCluster
 from warmpool.effects.nova import open_cloud
 from warmpool.effects.nova_estate import NovaEstate
 from warmpool.planning.adoption import closed
+from warmpool.planning.catalogue import entry_resolved
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.adoption import Adoption
 from warmpool.reconcile.reading import read_pool
@@ -91,7 +93,9 @@ async def adopt(args: argparse.Namespace, cluster: Cluster) -> int:
     cloud = open_cloud(text, pool.spec.cloud_ref.cloud, installation=installation)
     try:
         estate = NovaEstate(cloud, installation)
-        spec = await cloud.resolve(pool.spec.template, tuple(pool.spec.availability_zones))
+        pool, entry = as_it_builds(pool)
+        zones = tuple(pool.spec.availability_zones)
+        spec = await cloud.resolve(pool.spec.template, zones, entry)
         adoption = Adoption(pool, cloud.region, cluster, estate)
         survey = await adoption.survey(spec, _wanted(args))
         progress = await adoption.carry_out(survey) if args.yes else None
@@ -153,6 +157,20 @@ def _json(rows: Sequence[Row]) -> str:
             for row in rows
         ]
     )
+
+
+def as_it_builds(pool: Pool) -> tuple[Pool, Entry | None]:
+    """A pool with the revision that it builds now, and what its catalogue's entry came to.
+
+    Raises:
+        ValueError: the operator has not looked the entry up yet.
+    """
+    ref, resolved = pool.spec.template.flavor_ref, pool.status.resolved
+    if ref is None:
+        return pool, None
+    if resolved is None or resolved.name != ref.name:
+        raise ValueError(f"pool {pool.ref} has not resolved {ref.name!r} yet: see its conditions")
+    return replace(pool, revision=pool.status.revision), entry_resolved(resolved)
 
 
 def _table(rows: Sequence[Row]) -> str:

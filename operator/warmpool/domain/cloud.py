@@ -197,6 +197,9 @@ class Identity:
     project_id: str
     project: str
     """Name of the project that the token is scoped to."""
+    domain_id: str = ""
+    domain: str = ""
+    """Name of the project's domain."""
     roles: frozenset[str] = frozenset()
     """Names of its roles there."""
 

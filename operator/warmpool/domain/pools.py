@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from warmpool.api.names import Phase, Reason
-from warmpool.api.v1alpha1.pool import Health, WarmPoolSpec
+from warmpool.api.v1alpha1.pool import Health, ResolvedTemplate, WarmPoolSpec
 from warmpool.domain.actions import Action
 from warmpool.domain.cloud import Place, Server, ServerState
 from warmpool.domain.facts import Pool, Vm
@@ -287,6 +287,10 @@ class PoolFacts:
     """The cloud was listed completely since we lead, and the template is resolved."""
     problem: Problem | None = None
     """What is missing, if anything is."""
+    resolved: ResolvedTemplate | None = None
+    """What the catalogue's entry came to in this term."""
+    stale: str = ""
+    """Why that may not be the newest. Empty: it is."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Zones in which nothing is built for now; the empty zone holds the whole pool."""
     tokens: int | None = None

@@ -208,7 +208,7 @@ class KubeCluster:
 
     async def create(self, kind: Kind, body: Body) -> Body:
         whole = {"apiVersion": API_VERSION, "kind": kind.value, **body}
-        namespace = body["metadata"]["namespace"]
+        namespace = body["metadata"]["namespace"] if kind.namespaced else None
         return await self._request("POST", _collection(kind, namespace), body=whole)
 
     async def patch(
@@ -225,7 +225,7 @@ class KubeCluster:
         whole = {"apiVersion": API_VERSION, "kind": kind.value, **body}
         if kind is Kind.BINDING_LEDGER:
             whole["metadata"] = {**meta, "managedFields": UNTRACKED}
-        path = _path(kind, Ref(meta["namespace"], meta["name"]))
+        path = _path(kind, Ref(meta.get("namespace", ""), meta["name"]))
         return await self._request("PUT", path, body=whole)
 
     async def delete(self, kind: Kind, ref: Ref, *, uid: str, version: int) -> None:
@@ -366,13 +366,17 @@ def _collection(kind: Kind, namespace: str | None = None) -> str:
 
 
 def _path(kind: Kind, ref: Ref) -> str:
-    return f"{_collection(kind, ref.namespace)}/{ref.name}"
+    return f"{_collection(kind, ref.namespace if kind.namespaced else None)}/{ref.name}"
+
+
+_RESOURCE_AT: Final = 4
+"""Where the resource stands in `/apis/<group>/<version>/<resource>/...`, cut at slashes."""
 
 
 def _resource(path: str) -> str:
     """The resource that a path is about, without names: a label of a closed set."""
     parts = path.split("/")
-    start = parts.index("namespaces") + 2 if "namespaces" in parts else len(parts) - 1
+    start = parts.index("namespaces") + 2 if "namespaces" in parts else _RESOURCE_AT
     subresource = "/status" if parts[-1] == "status" else ""
     return parts[start] + subresource if start < len(parts) else "namespaces"
 

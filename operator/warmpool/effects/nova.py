@@ -30,6 +30,7 @@ from openstack.warnings import RemovedInSDK60Warning
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.cloud import (
     BuildSpec,
     Identity,
@@ -162,9 +163,11 @@ class NovaCloud:
         """Name of the region as clouds.yaml has it. Empty: it names none."""
         return self._wire.region
 
-    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
+    async def resolve(
+        self, template: Template, zones: tuple[str, ...], entry: Entry | None = None
+    ) -> BuildSpec:
         """Turn names into ids."""
-        return await nova_resolve.resolve(template, zones, self)
+        return await nova_resolve.resolve(template, zones, entry, self)
 
     async def create(self, request: ServerRequest) -> ServerId:
         """POST one server."""
@@ -478,7 +481,13 @@ class _Wire:
         if not access.project_id:
             raise CloudUnavailable(f"{call.name}: it is scoped to no project")
         roles = frozenset(str(role) for role in access.role_names or ())
-        return Identity(str(access.project_id), str(access.project_name), roles)
+        return Identity(
+            project_id=str(access.project_id),
+            project=str(access.project_name),
+            domain_id=str(access.project_domain_id or ""),
+            domain=str(access.project_domain_name or ""),
+            roles=roles,
+        )
 
     def newest(self, call: Call) -> Microversion:
         """The newest microversion that Nova has."""

@@ -1,14 +1,17 @@
 """Names of a template into ids, by asking the cloud. Knows no client library."""
 
 import re
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry, ImageQuery
 from warmpool.domain.cloud import BuildSpec, FlavorSize, NetworkChoice
 from warmpool.domain.errors import DependencyMissing
 from warmpool.effects.nova_calls import FLAVOR_VERSION, Call, Lookup, Service
+from warmpool.effects.nova_images import newest_image
 from warmpool.effects.nova_names import Named, Wanted, choose, missing
 from warmpool.effects.nova_reading import (
     as_object,
@@ -23,13 +26,49 @@ PAGE: Final = "1000"
 MAX_PAGES: Final = 20
 """Pages of flavors or key pairs that are read at most."""
 
+FLAVOR_REF: Final = "spec.template.flavorRef.name"
+"""Field of the pool that names an entry of the catalogue."""
+
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-async def resolve(template: Template, zones: tuple[str, ...], lookup: Lookup) -> BuildSpec:
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What flavor and image shall be, and what to call that in messages."""
+
+    flavor: str
+    image: str | ImageQuery
+    metadata: dict[str, str]
+    flavor_called: str
+    image_called: str
+    field: str = ""
+    """Where it is named, if `..._called` are no fields of the pool."""
+
+
+def _wish(template: Template, entry: Entry | None) -> _Wish:
+    own = dict(template.metadata)
+    if entry is None:
+        fields = "spec.template.flavor", "spec.template.image"
+        return _Wish(template.flavor or "", template.image or "", own, *fields)
+    called = f"{FLAVOR_REF}: entry {entry.name!r}: "
+    metadata = dict(entry.metadata) | own
+    return _Wish(
+        entry.flavor, entry.image, metadata, f"{called}flavor", f"{called}image", FLAVOR_REF
+    )
+
+
+async def resolve(
+    template: Template, zones: tuple[str, ...], entry: Entry | None, lookup: Lookup
+) -> BuildSpec:
     """The contract of `Cloud.resolve`. One thing after the other: the first that fails is told."""
-    flavor, size = await _flavor(template.flavor, lookup)
-    image = await _image(template.image, lookup)
+    wish = _wish(template, entry)
+    try:
+        flavor, size = await _flavor(wish, lookup)
+        image = await _image(wish, lookup)
+    except DependencyMissing as missed:
+        if not wish.field:
+            raise
+        raise DependencyMissing(str(missed), reason=missed.reason, field=wish.field) from missed
     networks = await _networks(template, lookup)
     key_pair = await _key_pair(template.key_pair, lookup)
     await _check_zones(zones, lookup)
@@ -39,15 +78,15 @@ async def resolve(template: Template, zones: tuple[str, ...], lookup: Lookup) ->
         networks=networks,
         security_groups=tuple(template.security_groups),
         key_pair=key_pair,
-        metadata=tuple(sorted(template.metadata.items())),
+        metadata=tuple(sorted(wish.metadata.items())),
         tags=tuple(template.tags),
         config_drive=template.config_drive,
         size=size,
     )
 
 
-async def _flavor(value: str, lookup: Lookup) -> tuple[str, FlavorSize]:
-    wanted = Wanted("flavor", value, "spec.template.flavor", Reason.FLAVOR_NOT_FOUND)
+async def _flavor(wish: _Wish, lookup: Lookup) -> tuple[str, FlavorSize]:
+    wanted = Wanted("flavor", wish.flavor, wish.flavor_called, Reason.FLAVOR_NOT_FOUND)
     flavors = [
         _named(record) for record in await _all(lookup, Call("list flavors", "/flavors"), "flavors")
     ]
@@ -61,12 +100,18 @@ async def _flavor(value: str, lookup: Lookup) -> tuple[str, FlavorSize]:
     return found, read_size(as_object(body, "flavor"))
 
 
-async def _image(value: str, lookup: Lookup) -> str:
+async def _image(wish: _Wish, lookup: Lookup) -> str:
+    if isinstance(wish.image, ImageQuery):
+        return await newest_image(wish.image, wish.image_called, lookup)
+    return await _named_image(wish.image, wish.image_called, lookup)
+
+
+async def _named_image(value: str, called: str, lookup: Lookup) -> str:
     """An image is found whether it is public, shared or the project's own, but only while active.
 
     An id is asked for by itself: a list leaves out community images.
     """
-    wanted = Wanted("image", value, "spec.template.image", Reason.IMAGE_NOT_FOUND)
+    wanted = Wanted("image", value, called, Reason.IMAGE_NOT_FOUND)
     call = Call("list images", "/images", service=Service.IMAGE)
     query = {"status": "active", "limit": PAGE}
     found = choose(wanted, await _some(lookup, call, "images", {**query, "name": value}))

@@ -55,6 +55,7 @@ class Candidate:
             cluster=Metered(cluster, telling.metrics, clock),
             open_cloud=partial(_open, telling.metrics.nova_call),
             open_racks=open_racks,
+            catalogue=store.flavors,
             prober=NetworkProber(),
             clock=clock,
             rng=rng,

@@ -15,7 +15,7 @@ from warmpool.reconcile.store import Store
 
 log = logging.getLogger(__name__)
 
-WATCHED = (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
+WATCHED = (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
 
 
 RESOURCES = (*(kind.plural for kind in WATCHED), "namespaces")

@@ -10,6 +10,7 @@ from warmpool.api.v1alpha1.pool import (
     Claimable,
     DomainCount,
     Failure,
+    ResolvedTemplate,
     WarmPoolStatus,
 )
 from warmpool.domain.pools import Mark, PoolFacts
@@ -58,6 +59,7 @@ def pool_status(
         revision=pool.revision,
         updated=tally["revision", pool.revision],
         server_group=facts.group,
+        resolved=_resolved(facts),
         selector=f"{LABEL_POOL}={pool.ref.name}",
         state=_state(facts, findings).value,
         claimable=claimable,
@@ -173,7 +175,17 @@ def _dependencies(facts: PoolFacts) -> Finding:
     if not facts.cloud_ready:
         return Finding(kind, None, Reason.FILLING, "the cloud has not been looked at yet")
     text = "credentials, flavor, image and networks are there"
+    if facts.stale:
+        text = f"{text}, as the catalogue had them last: {facts.stale}"
+        return Finding(kind, True, Reason.CATALOGUE_UNAVAILABLE, text)
     return Finding(kind, True, Reason.RESOLVED, text)
+
+
+def _resolved(facts: PoolFacts) -> ResolvedTemplate | None:
+    """What the entry came to; what it came to before, while that is not known."""
+    if facts.pool.spec.template.flavor_ref is None:
+        return None
+    return facts.resolved or facts.pool.status.resolved
 
 
 def _healthy(facts: PoolFacts) -> Finding:

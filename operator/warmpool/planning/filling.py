@@ -102,7 +102,8 @@ def _no_room(facts: PoolFacts) -> str:
     where = f" in {', '.join(sorted(zones))}" if spec.availability_zones else ""
     if not there:
         return f"no hypervisor{where} takes builds: all are down or disabled"
-    return f"none of {len(there)} hypervisors{where} has room for flavor {spec.template.flavor!r}"
+    flavor = spec.template.flavor_called
+    return f"none of {len(there)} hypervisors{where} has room for flavor {flavor!r}"
 
 
 def _spread_out(facts: PoolFacts) -> str:

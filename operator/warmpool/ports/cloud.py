@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.cloud import (
     BuildSpec,
     Identity,
@@ -34,13 +35,19 @@ class Cloud(Protocol):
         """Name of the region, for provider ids and domains."""
         ...
 
-    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
+    async def resolve(
+        self, template: Template, zones: tuple[str, ...], entry: Entry | None = None
+    ) -> BuildSpec:
         """Turn the names of a template into ids. `user_data` is left out: the caller adds it.
+
+        With an entry of the catalogue, flavor and image are the entry's, and its metadata comes
+        below the template's own.
 
         Raises:
             DependencyMissing: a name means nothing, or more than one thing. `field` is its path
                 in the pool's spec: `spec.template.flavor`, `.image`, `.networks[0].network`,
-                `.keyPair`, or `spec.availabilityZones[0]`.
+                `.keyPair`, or `spec.availabilityZones[0]`; for what an entry names,
+                `spec.template.flavorRef.name`.
         """
         ...
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from warmpool.api.names import Kind
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.cloud import (
     BuildSpec,
     Identity,
@@ -93,8 +94,10 @@ class FencedCloud:
     def region(self) -> str:
         return self._cloud.region
 
-    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
-        return await self._cloud.resolve(template, zones)
+    async def resolve(
+        self, template: Template, zones: tuple[str, ...], entry: Entry | None = None
+    ) -> BuildSpec:
+        return await self._cloud.resolve(template, zones, entry)
 
     async def create(self, request: ServerRequest) -> ServerId:
         self._check()

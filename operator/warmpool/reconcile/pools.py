@@ -53,6 +53,7 @@ from warmpool.planning.filling import wall
 from warmpool.planning.plan import look_back, plan
 from warmpool.planning.sizing import excess
 from warmpool.planning.turnover import wants_all
+from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.checks import Checks
@@ -67,7 +68,7 @@ from warmpool.reconcile.lookback import LookBack
 from warmpool.reconcile.marking import MARK_EVERY, Marking
 from warmpool.reconcile.memory import Memory
 from warmpool.reconcile.outcomes import CLUSTER_RETRY, Outcomes
-from warmpool.reconcile.recipe import Recipe
+from warmpool.reconcile.recipe import Note, Recipe
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.setbacks import Setbacks
@@ -107,11 +108,17 @@ class PoolWorker:
         look_back: LookBack,
         clock: Clock,
         rng: random.Random,
+        catalogue: Catalogue,
+        note: Note,
         wanted: Callable[[Ref], int],
         announce: Callable[[Event], None],
         recorder: Recorder,
     ) -> None:
-        """`wanted`: how many unclaimed VMs waiting claims have this pool build."""
+        """It looks after one pool.
+
+        `wanted`: how many unclaimed VMs waiting claims have this pool build; `note`: told what
+        the catalogue's entry came to.
+        """
         self._wanted = wanted
         self._recorder = recorder
         self._ref = ref
@@ -123,7 +130,7 @@ class PoolWorker:
         self._clock = clock
         self._memory = Memory()
         self._setbacks = Setbacks(ref, clock, rng)
-        self._recipe = Recipe(cluster, clouds, clock)
+        self._recipe = Recipe(cluster, clouds, catalogue, note, clock)
         self._views = Views()
         self._checks = Checks(clock.now())
         self._marking = Marking()
@@ -211,6 +218,7 @@ class PoolWorker:
             pool = self._store.pool(self._ref) or pool
         self._refresh(pool)
         session = await self._recipe.prepare(pool)
+        pool = self._recipe.revised(pool)
         waits = self._look_back.waits(self._ref)
         self._surveyor.look(session, self._recipe.latest)
         facts = self._observe(pool, session, whole=waits)
@@ -299,6 +307,8 @@ class PoolWorker:
             mending=memory.mending,
             cloud_ready=session is not None and session.listed,
             problem=self._recipe.problem,
+            resolved=self._recipe.resolved,
+            stale=self._recipe.stale,
             holds=self._setbacks.holds(),
             tokens=pace.whole(bucket) if bucket is not None and paced else None,
             next_token=pace.next_token(bucket, refill) if bucket and refill else None,

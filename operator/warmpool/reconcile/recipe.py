@@ -1,16 +1,22 @@
 """What a pool builds from: its cloud, and its template with all names resolved."""
 
 import base64
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from warmpool.api.names import Reason
-from warmpool.domain.cloud import BuildSpec
+from warmpool.api.v1alpha1.pool import ResolvedTemplate
+from warmpool.domain.catalogue import Entry, Found, NoEntry, Resolution
+from warmpool.domain.cloud import BuildSpec, Identity
 from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissing, NotFound
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
+from warmpool.planning.catalogue import entry_resolved, refusal
+from warmpool.planning.revision import revision_resolved
+from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.clouds import Clouds
@@ -23,17 +29,31 @@ RETRY_DEPENDENCY: Final = timedelta(seconds=10)
 RESOLVE_EVERY: Final = timedelta(minutes=5)
 """After which the names of a template are looked up again: an image may have been replaced."""
 
+FLAVOR_REF: Final = "spec.template.flavorRef.name"
+
+Note = Callable[[Resolution], None]
+"""Told what an entry of the catalogue came to, or why it did not."""
+
 
 class Recipe:
     """One pool's cloud and resolved template; what is wrong with them is remembered."""
 
-    def __init__(self, cluster: Cluster, clouds: Clouds, clock: Clock) -> None:
+    def __init__(
+        self, cluster: Cluster, clouds: Clouds, catalogue: Catalogue, note: Note, clock: Clock
+    ) -> None:
         self._cluster = cluster
         self._clouds = clouds
+        self._catalogue = catalogue
+        self._note = note
         self._clock = clock
         self._generation = -1
+        self._found: Found | None = None
         self._spec: BuildSpec | None = None
         self._revision = ""
+        self.resolved: ResolvedTemplate | None = None
+        """What the catalogue's entry came to last. None: the template names none."""
+        self.stale = ""
+        """Why that may not be the newest. Empty: it is."""
         self.problem: Problem | None = None
         self.due: datetime | None = None
         """When to look again."""
@@ -55,6 +75,16 @@ class Recipe:
         """
         return self._spec if self._revision == vm.revision else None
 
+    def revised(self, pool: Pool) -> Pool:
+        """The pool with the revision that its template came to last.
+
+        What an entry of the catalogue comes to is a part of it, so for as long as that is not
+        known the pool keeps the revision that it had.
+        """
+        if pool.spec.template.flavor_ref is None:
+            return pool
+        return replace(pool, revision=self._revision or pool.status.revision or pool.revision)
+
     def doubt(self) -> None:
         """Nova called a request wrong: look the names up again at once."""
         self.due = self._clock.now()
@@ -70,8 +100,11 @@ class Recipe:
         if session.problem is not None:
             self.problem, self.due = session.problem, now + RETRY_DEPENDENCY
             return session
-        if self._generation != pool.generation or self.due is None or now >= self.due:
-            await self._resolve(pool, session)
+        found = self._find(pool)
+        is_due = self.due is None or now >= self.due
+        if self._generation != pool.generation or is_due or found != self._found:
+            self._found = found
+            await self._resolve(pool, session, found)
         return session
 
     async def session(self, pool: Pool) -> CloudSession:
@@ -85,10 +118,26 @@ class Recipe:
             raise CloudUnavailable(session.message)
         return session
 
-    async def _resolve(self, pool: Pool, session: CloudSession) -> None:
+    def _find(self, pool: Pool) -> Found | None:
+        """What the catalogue says of the entry that the template names. None: it names none."""
+        ref = pool.spec.template.flavor_ref
+        if ref is None:
+            return None
+        found = self._catalogue.find(ref.name)
+        last = self.resolved or pool.status.resolved
+        no_answer = (
+            isinstance(found.entry, NoEntry)
+            and found.entry.reason is Reason.CATALOGUE_UNAVAILABLE
+            and last is not None
+            and last.name == ref.name
+        )
+        return _remembered(found, last) if no_answer and last is not None else found
+
+    async def _resolve(self, pool: Pool, session: CloudSession, found: Found | None) -> None:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
         try:
-            spec = await session.cloud.resolve(pool.spec.template, zones)
+            entry, who = await self._permitted(found, session)
+            spec = await session.cloud.resolve(pool.spec.template, zones, entry)
             group = await settle_group(session.cloud, pool)
             spec = replace(spec, user_data=await self._user_data(pool), group=group)
         except NotFound as error:
@@ -99,11 +148,69 @@ class Recipe:
         except CloudError as error:
             self.problem = problem_of(error)
         else:
-            self._spec, self._revision = spec, pool.revision
+            self._take(pool, spec, found)
+            self._tell(pool, session, who)
             self.problem, self._generation = None, pool.generation
             self.due = now + RESOLVE_EVERY
             return
+        self._tell(pool, session, None)
         self.due = now + RETRY_DEPENDENCY
+
+    async def _permitted(
+        self, found: Found | None, session: CloudSession
+    ) -> tuple[Entry | None, Identity | None]:
+        """The entry that the template names, if these credentials may use it, and whose they are.
+
+        Raises:
+            DependencyMissing: there is none, or they may not.
+        """
+        if found is None:
+            return None, None
+        if isinstance(found.entry, NoEntry):
+            raise DependencyMissing(
+                found.entry.message, reason=found.entry.reason, field=FLAVOR_REF
+            )
+        who = await session.cloud.identity()
+        if why := refusal(found.entry, who):
+            raise DependencyMissing(why, reason=Reason.PROJECT_NOT_PERMITTED, field=FLAVOR_REF)
+        return found.entry, who
+
+    def _take(self, pool: Pool, spec: BuildSpec, found: Found | None) -> None:
+        """This is what is built from now on."""
+        self._spec, self._revision = spec, pool.revision
+        self.stale = found.stale if found is not None else ""
+        if found is None or not isinstance(found.entry, Entry):
+            self.resolved = None
+            return
+        self._revision = revision_resolved(pool.spec.template, spec)
+        fresh = ResolvedTemplate(
+            name=found.entry.name,
+            flavor_id=spec.flavor_id,
+            image_id=spec.image_id,
+            metadata=dict(found.entry.metadata),
+            time=self._clock.now().replace(microsecond=0),
+        )
+        last = self.resolved or pool.status.resolved
+        same = last is not None and fresh.model_copy(update={"time": last.time}) == last
+        self.resolved = last if same else fresh
+
+    def _tell(self, pool: Pool, session: CloudSession, who: Identity | None) -> None:
+        """Note what the entry came to; without `who`, that it did not."""
+        ref, resolved = pool.spec.template.flavor_ref, self.resolved
+        if ref is None:
+            return
+        one = Resolution(ref.name, pool.ref, session.cloud.region)
+        if who is not None and resolved is not None:
+            one = replace(
+                one,
+                project=who.project_id,
+                flavor_id=resolved.flavor_id,
+                image_id=resolved.image_id,
+                time=resolved.time,
+            )
+        elif self.problem is not None:
+            one = replace(one, message=self.problem.message)
+        self._note(one)
 
     async def _user_data(self, pool: Pool) -> str | None:
         template = pool.spec.template
@@ -114,3 +221,9 @@ class Recipe:
         if where.key not in data:
             raise NotFound(f"Secret {where.name!r} has no key {where.key!r}: add it")
         return base64.b64encode(data[where.key]).decode("ascii")
+
+
+def _remembered(found: Found, last: ResolvedTemplate) -> Found:
+    """What an entry came to last, while the catalogue does not say."""
+    assert isinstance(found.entry, NoEntry)  # noqa: S101 - asked for only then
+    return Found(entry_resolved(last), found.entry.message)

@@ -178,7 +178,7 @@ class Recorder:
                 id=f"build:{vm.uid}:{int(now.timestamp() * 1000)}",
                 at=now,
                 vm=_machine(vm, pool),
-                image=pool.spec.template.image,
+                image=_image(pool),
                 result=result,
                 attempt=self._failures[pool.ref] + 1,
                 took=timeline.took(end),
@@ -286,9 +286,15 @@ def _machine(vm: Vm, pool: Pool | None) -> Machine:
         ref=vm.ref,
         pool=vm.pool,
         server=vm.server or "",
-        flavor=pool.spec.template.flavor if pool is not None else "",
+        flavor=pool.spec.template.flavor_called if pool is not None else "",
         place=place,
     )
+
+
+def _image(pool: Pool) -> str:
+    """The image by the template's own word, or the id of the one that the catalogue came to."""
+    resolved = pool.status.resolved
+    return pool.spec.template.image or (resolved.image_id if resolved is not None else "")
 
 
 def _span(seconds: float) -> float:

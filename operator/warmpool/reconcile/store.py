@@ -11,7 +11,7 @@ All methods are synchronous: between two awaits of the caller the store does not
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,6 +23,7 @@ from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.stock import Shelf
 from warmpool.ports.cluster import Body, Snapshot
+from warmpool.reconcile.flavors import Flavors
 from warmpool.reconcile.reading import read_claim, read_pool, read_vm
 
 
@@ -159,6 +160,8 @@ class Store:
         self._doubted: set[VmUid] = set()
         self._free: dict[Ref, _Free] = defaultdict(_Free)
         self._listeners: list[Listener] = []
+        self.flavors = Flavors()
+        """The catalogue, as far as it is kept in VMFlavors."""
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -326,12 +329,14 @@ class Store:
                 self._apply_claim(read_claim(body), deleted=deleted)
             case Kind.WARM_POOL:
                 self._apply_pool(read_pool(body), deleted=deleted)
+            case Kind.VM_FLAVOR:
+                self.flavors.apply(body, deleted=deleted)
             case Kind.BINDING_LEDGER:
                 pass
 
     def newest(self, kind: Kind) -> int:
         """The highest resourceVersion that was seen of a kind."""
-        return self._tables[kind].newest
+        return self.flavors.newest if kind is Kind.VM_FLAVOR else self._tables[kind].newest
 
     def check_history(self, kind: Kind, bodies: Iterable[Body], version: int) -> None:
         """See whether objects of a LIST of that version are what may have become of those we know.
@@ -339,6 +344,8 @@ class Store:
         Raises:
             WentBack: they are of a history that is not ours.
         """
+        if kind is Kind.VM_FLAVOR:
+            return
         table = self._tables[kind]
         if any(table.contradicts(body, version) for body in bodies):
             raise WentBack(f"the API server shows {kind.plural} older than before")
@@ -349,24 +356,29 @@ class Store:
         Returns:
             The number of objects that had vanished without our hearing of it.
         """
-        seen = [_ref_of(body) for body in snapshot.items]
+        if kind is Kind.VM_FLAVOR:
+            return self.flavors.reconcile(snapshot)
+        return self._vanished(kind, [_ref_of(body) for body in snapshot.items], snapshot.version)
+
+    def _vanished(self, kind: Kind, seen: Sequence[Ref], version: int) -> int:
+        """Forget what a LIST of that version does not show any more; how many those are."""
         match kind:
             case Kind.WARM_VM:
-                lost_vms = self._vms.vanished(seen, snapshot.version)
+                lost_vms = self._vms.vanished(seen, version)
                 for vm in lost_vms:
                     self._forget_vm(vm)
                 return len(lost_vms)
             case Kind.VM_CLAIM:
-                lost_claims = self._claims.vanished(seen, snapshot.version)
+                lost_claims = self._claims.vanished(seen, version)
                 for claim in lost_claims:
                     self._forget_claim(claim)
                 return len(lost_claims)
             case Kind.WARM_POOL:
-                lost_pools = self._pools.vanished(seen, snapshot.version)
+                lost_pools = self._pools.vanished(seen, version)
                 for pool in lost_pools:
                     self._forget_pool(pool)
                 return len(lost_pools)
-            case Kind.BINDING_LEDGER:
+            case Kind.BINDING_LEDGER | Kind.VM_FLAVOR:
                 return 0
 
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:

@@ -194,7 +194,7 @@ class Comparer:
         """
         for name, labels in (await self._cluster.namespaces()).items():
             self._store.apply_namespace(name, labels)
-        for kind in (Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
+        for kind in (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
             before = self._store.newest(kind)
             snapshot = await self._cluster.list(kind)
             if snapshot.version < before:

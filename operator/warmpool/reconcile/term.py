@@ -13,12 +13,14 @@ from warmpool.domain.errors import CloudError, CloudUnavailable, ClusterError, N
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref, VmUid
 from warmpool.domain.pools import Problem
+from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Cluster
 from warmpool.ports.probe import Prober
 from warmpool.ports.racks import OpenRacks
 from warmpool.reconcile.binder import Binder
+from warmpool.reconcile.clerk import Clerk
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import ASK_AGAIN, Custody
 from warmpool.reconcile.events import Announcer
@@ -52,6 +54,7 @@ class World:
     cluster: Cluster
     open_cloud: OpenCloud
     open_racks: OpenRacks
+    catalogue: Catalogue
     prober: Prober
     clock: Clock
     rng: random.Random
@@ -167,11 +170,13 @@ class _Term:
         compare = Comparer(world.store, world.cluster).compare
         self._sweeper = Sweeper(world.store, self._clouds, world.clock, self._custody, compare)
         self._orphans = Orphans(world.store, fenced, world.clock)
+        self._clerk = Clerk(world.store, fenced, world.clock)
 
     async def run(self) -> None:
         if self._ledger.look_back and self._look_back.over_everywhere:
             self._ledger.looked_back()
         unlisten = self._world.store.listen(self._changed)
+        unlisten_catalogue = self._world.catalogue.listen(self._entry_changed)
         loops: dict[str, Loop] = {
             "binder": self._binder.run,
             "pools": self._pools.run,
@@ -179,7 +184,10 @@ class _Term:
             "events": self._announcer.run,
             "sweeper": self._sweeper.run,
             "orphans": self._orphans.run,
+            "catalogue": self._world.catalogue.run,
         }
+        if self._world.catalogue is self._world.store.flavors:
+            loops["clerk"] = self._clerk.run
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._clouds.run(), name="clouds")
@@ -187,6 +195,7 @@ class _Term:
                     tasks.create_task(self._world.vitals.watch(name, loop), name=name)
         finally:
             unlisten()
+            unlisten_catalogue()
             self._world.store.forget_commitments()
 
     async def _is_anothers(self, vm: Vm, claim: ClaimUid) -> bool:
@@ -235,6 +244,8 @@ class _Term:
             look_back=self._look_back,
             clock=self._world.clock,
             rng=self._world.rng,
+            catalogue=self._world.catalogue,
+            note=self._clerk.note,
             wanted=self._pools.wanted,
             announce=self._announcer.say,
             recorder=self._recorder,
@@ -248,6 +259,13 @@ class _Term:
         if isinstance(session, Problem):
             raise CloudUnavailable(session.message, reason=session.reason)
         await session.cloud.set_metadata(vm.server, metadata)
+
+    def _entry_changed(self, name: str) -> None:
+        self._clerk.wake()
+        for pool in self._world.store.pools():
+            ref = pool.spec.template.flavor_ref
+            if ref is not None and ref.name == name:
+                self._pools.wake(pool.ref)
 
     def _changed(self, change: Change) -> None:
         self._binder.wake()

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER, Reason
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.cloud import (
     BuildSpec,
     FaultClass,
@@ -114,9 +115,13 @@ class SimCloud:
     def region(self) -> str:
         return self._nova.spec.region
 
-    async def resolve(self, template: Template, zones: tuple[str, ...]) -> BuildSpec:
+    async def resolve(
+        self, template: Template, zones: tuple[str, ...], entry: Entry | None = None
+    ) -> BuildSpec:
         """Turn names into ids."""
         world = self._nova.world
+        wanted_flavor = entry.flavor if entry is not None else template.flavor or ""
+        metadata = dict(entry.metadata if entry is not None else ()) | template.metadata
         flavors = {ident: flavor.name for ident, flavor in world.flavors.items()}
         images = {ident: image.name for ident, image in world.images.items()}
         return await self._call(
@@ -124,14 +129,16 @@ class SimCloud:
             "/compute/v2.1/flavors",
             lambda: BuildSpec(
                 flavor_id=(
-                    flavor := _choose(flavors, template.flavor, "flavor", Reason.FLAVOR_NOT_FOUND)
+                    flavor := _choose(
+                        flavors, wanted_flavor, _field(entry, "flavor"), Reason.FLAVOR_NOT_FOUND
+                    )
                 ),
                 size=size_of(world.flavors[flavor]),
-                image_id=_choose(images, template.image, "image", Reason.IMAGE_NOT_FOUND),
+                image_id=self._image(template, entry, images),
                 networks=self._networks(template),
                 security_groups=tuple(template.security_groups),
                 key_pair=self._key_pair(template, zones),
-                metadata=tuple(sorted(template.metadata.items())),
+                metadata=tuple(sorted(metadata.items())),
                 tags=tuple(template.tags),
                 config_drive=template.config_drive,
             ),
@@ -255,7 +262,7 @@ class SimCloud:
         return await self._call(
             "GET",
             "/identity/v3/auth/tokens",
-            lambda: Identity(project.id, project.name, roles),
+            lambda: Identity(project.id, project.name, "default", "Default", roles),
         )
 
     async def topology(self, key: str = "rack") -> Topology:
@@ -359,6 +366,25 @@ class SimCloud:
 
     async def close(self) -> None:
         """There is nothing to free."""
+
+    def _image(self, template: Template, entry: Entry | None, images: dict[str, str]) -> str:
+        """The image by name or id, or the newest of some."""
+        wanted = entry.image if entry is not None else template.image or ""
+        if isinstance(wanted, str):
+            return _choose(images, wanted, _field(entry, "image"), Reason.IMAGE_NOT_FOUND)
+        fitting = [
+            (image.created, ident)
+            for ident, image in self._nova.world.images.items()
+            if set(wanted.properties) <= set(image.properties.items())
+            and set(wanted.tags) <= set(image.tags)
+        ]
+        if not fitting:
+            raise DependencyMissing(
+                "no active image has all of it",
+                reason=Reason.IMAGE_NOT_FOUND,
+                field=f"spec.template.{_field(entry, 'image')}",
+            )
+        return max(fitting)[1]
 
     def _networks(self, template: Template) -> NetworkChoice | tuple[str, ...]:
         if template.networks is None:
@@ -562,6 +588,11 @@ def read_fault(server: truth.Server) -> ServerFault | None:
     if not reason and "Exhausted all hosts" in message:
         kind = FaultClass.HOSTS
     return ServerFault(kind, reason or Reason.BUILD_FAULT, message[:MAX_TEXT])
+
+
+def _field(entry: Entry | None, field: str) -> str:
+    """What of the template names it."""
+    return field if entry is None else "flavorRef.name"
 
 
 def _choose(there: Mapping[str, str], value: str, field: str, reason: Reason) -> str:

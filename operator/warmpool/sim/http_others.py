@@ -1,5 +1,6 @@
 """Glance, Neutron and Placement, as far as booting a server and seeing hosts needs them."""
 
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
@@ -73,8 +74,9 @@ async def _network_resources(_: Call) -> web.Response:
 
 
 def _image_body(call: Call, ident: str, image: ImageSpec) -> dict[str, Any]:
-    created = second(call.site.started)
+    created = second(call.site.started + timedelta(seconds=image.created))
     return {
+        **image.properties,
         "id": ident,
         "name": image.name,
         "disk_format": "qcow2",
@@ -91,7 +93,7 @@ def _image_body(call: Call, ident: str, image: ImageSpec) -> dict[str, Any]:
         "os_hidden": False,
         "created_at": created,
         "updated_at": created,
-        "tags": [],
+        "tags": image.tags,
         "self": f"/v2/images/{ident}",
         "file": f"/v2/images/{ident}/file",
         "schema": "/v2/schemas/image",
@@ -105,8 +107,19 @@ async def images(call: Call) -> web.Response:
         _image_body(call, ident, image)
         for ident, image in call.nova.world.images.items()
         if name in {None, image.name} and status == "active" and (ids is None or ident in ids)
+        if _has(call, image)
     ]
+    if call.query.get("sort", "").startswith("created_at:desc"):
+        rows.sort(key=lambda row: str(row["created_at"]), reverse=True)
     return answer({"images": rows, "first": "/v2/images", "schema": "/v2/schemas/images"})
+
+
+def _has(call: Call, image: ImageSpec) -> bool:
+    """The filters by tag, and by any property that some image has."""
+    known = {key for one in call.nova.world.images.values() for key in one.properties}
+    asked = {key: value for key, value in call.query.items() if key in known}
+    tags = call.request.query.getall("tag", [])
+    return asked.items() <= image.properties.items() and set(tags) <= set(image.tags)
 
 
 async def image(call: Call) -> web.Response:

@@ -26,9 +26,9 @@ FLAVORS: Final = (
     FlavorSpec(name="m1.huge", vcpus=999, ram_mb=1_000_000, disk_gb=1_000_000),
 )
 IMAGES: Final = (
-    ImageSpec(name="debian-13"),
-    ImageSpec(name="debian-12"),
-    ImageSpec(name="ubuntu-24.04"),
+    ImageSpec(name="debian-13", properties={"os_distro": "debian"}, tags=["stable"], created=3600),
+    ImageSpec(name="debian-12", properties={"os_distro": "debian"}, tags=["stable", "lts"]),
+    ImageSpec(name="ubuntu-24.04", properties={"os_distro": "ubuntu"}),
 )
 KEYS: Final = (KeyPairSpec(name="ops"),)
 FREE: Final = QuotaSpec(

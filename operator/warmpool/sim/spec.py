@@ -78,6 +78,10 @@ class ImageSpec(Spec):
     """Unset: a UUID that depends on the name alone."""
     min_disk: int = Field(default=0, ge=0)
     min_ram: int = Field(default=0, ge=0)
+    properties: dict[str, str] = Field(default_factory=dict)
+    tags: list[str] = Field(default_factory=list)
+    created: int = 0
+    """Seconds after the simulator's start, to tell which is newer."""
 
 
 class NetworkSpec(Spec):

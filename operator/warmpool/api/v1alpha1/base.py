@@ -82,6 +82,13 @@ class Model(BaseModel):
     )
 
 
+NovaName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+"""A name or id of OpenStack's."""
+
+ServerMetadata = dict[str, Annotated[str, StringConstraints(max_length=255)]]
+"""Metadata of a server. Bounded by the field that has it."""
+
+
 class DomainName(StrEnum):
     """A level at which VMs are kept apart."""
 

@@ -115,6 +115,7 @@ WARM_POOL: Final = Extras(
         Column("State", ".status.state", "How the pool is, in a word."),
         AGE,
         Column("Flavor", ".spec.template.flavor", "Nova flavor.", wide=True),
+        Column("FlavorRef", ".spec.template.flavorRef.name", "Catalogue entry.", wide=True),
         Column("Image", ".spec.template.image", "Glance image.", wide=True),
         Column("Cloud", ".spec.cloudRef.cloud", "Cloud that it builds in.", wide=True),
         Column("Revision", ".status.revision", "Template as it is now.", wide=True),
@@ -202,6 +203,11 @@ WARM_POOL: Final = Extras(
         ),
         _unreserved("spec.template", "metadata"),
         _unreserved("spec.template", "tags"),
+        Rule(
+            "spec.template",
+            "has(self.flavorRef) != has(self.flavor) && has(self.flavor) == has(self.image)",
+            "a template names flavorRef, or both flavor and image: keep one way",
+        ),
         Rule(
             "spec.template",
             "!(has(self.userData) && has(self.userDataSecretRef))",
@@ -405,6 +411,34 @@ WARM_VM: Final = Extras(
     ),
 )
 
+VM_FLAVOR: Final = Extras(
+    short_names=("vmf",),
+    columns=(
+        Column("Flavor", ".spec.flavor", "Nova flavor."),
+        Column("Image", ".spec.image.name", "Glance image. Empty: the newest that fits."),
+        Column("State", ".status.state", "Whether it means something to the pools that use it."),
+        AGE,
+        Column("FlavorID", ".status.resolved[0].flavorID", "For its first pool.", wide=True),
+        Column("ImageID", ".status.resolved[0].imageID", "For its first pool.", wide=True),
+        Column("Pool", ".status.resolved[0].pool", "Its first pool.", wide=True),
+    ),
+    rules=(
+        Rule(
+            "spec.image",
+            "has(self.name) != has(self.newest)",
+            "an image is told by name or as the newest of some: keep one of them",
+        ),
+        Rule(
+            "spec.image.newest",
+            "(has(self.properties) && size(self.properties) > 0)"
+            " || (has(self.tags) && size(self.tags) > 0)",
+            "newest must say of which images: name properties or tags",
+        ),
+    ),
+    keyed={"status.resolved": "pool"},
+    sets=("spec.image.newest.tags", "spec.projects[].roles"),
+)
+
 BINDING_LEDGER: Final = Extras(
     columns=(
         Column("Epoch", ".spec.epoch", "Number of the leader's term.", "integer"),
@@ -433,5 +467,6 @@ EXTRAS: Final[Mapping[Kind, Extras]] = {
     Kind.WARM_POOL: WARM_POOL,
     Kind.VM_CLAIM: VM_CLAIM,
     Kind.WARM_VM: WARM_VM,
+    Kind.VM_FLAVOR: VM_FLAVOR,
     Kind.BINDING_LEDGER: BINDING_LEDGER,
 }

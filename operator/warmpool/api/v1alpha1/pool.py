@@ -12,6 +12,8 @@ from warmpool.api.v1alpha1.base import (
     Duration,
     Metadata,
     Model,
+    NovaName,
+    ServerMetadata,
     Share,
     Time,
 )
@@ -24,7 +26,6 @@ NamespaceName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63),
 ]
-NovaName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 PoolName = Annotated[
     str,
@@ -65,13 +66,23 @@ class SecretKeyRef(Model):
     """Key in the Secret."""
 
 
+class FlavorRef(Model):
+    """An entry of the catalogue."""
+
+    name: ObjectName
+    """Name of the VMFlavor."""
+
+
 class Template(Model):
     """What every VM of the pool is built from."""
 
-    flavor: NovaName
-    """Nova flavor, by name or id."""
-    image: NovaName
-    """Glance image, by name or id."""
+    flavor_ref: FlavorRef | None = None
+    """Flavor and image by an entry of the catalogue. When what it comes to changes, VMs are
+    replaced by `updateStrategy`."""
+    flavor: NovaName | None = None
+    """Nova flavor, by name or id. With `flavorRef` unset."""
+    image: NovaName | None = None
+    """Glance image, by name or id. With `flavorRef` unset."""
     user_data: UserData | None = None
     """cloud-init user data, base64. At most 65535 characters, Nova's own limit."""
     user_data_secret_ref: SecretKeyRef | None = None
@@ -82,9 +93,7 @@ class Template(Model):
     """Names of security groups. None: the project's default."""
     key_pair: NovaName | None = None
     """Name of the Nova key pair put on every VM."""
-    metadata: dict[str, Annotated[str, StringConstraints(max_length=255)]] = Field(
-        default_factory=dict, max_length=100
-    )
+    metadata: ServerMetadata = Field(default_factory=dict, max_length=100)
     """Metadata written on every server."""
     tags: list[Annotated[str, StringConstraints(pattern=r"^[^,/]+$", max_length=60)]] = Field(
         default_factory=list, max_length=40
@@ -96,6 +105,11 @@ class Template(Model):
     """No two VMs of the pool on one hypervisor, claimed ones included: they are put into a Nova
     server group of this name with the policy anti-affinity. The project's quota of members per
     group, 10 by default, then bounds the pool, and so does the number of hypervisors."""
+
+    @property
+    def flavor_called(self) -> str:
+        """What its flavor is called: by the catalogue, or by Nova."""
+        return self.flavor_ref.name if self.flavor_ref is not None else self.flavor or ""
 
 
 class TCPSocket(Model):
@@ -331,6 +345,21 @@ class Failure(Model):
     """When the pool tries again."""
 
 
+class ResolvedTemplate(Model):
+    """What the catalogue's entry came to last."""
+
+    name: str = Field(max_length=253)
+    """Name of the entry."""
+    flavor_id: str = Field(max_length=255, alias="flavorID")
+    """Nova's id of the flavor."""
+    image_id: str = Field(max_length=255, alias="imageID")
+    """Glance's id of the image."""
+    metadata: ServerMetadata = Field(default_factory=dict, max_length=100)
+    """Metadata that the entry adds to every server."""
+    time: Time
+    """When it came to these."""
+
+
 class WarmPoolStatus(Model):
     """What a pool is."""
 
@@ -354,6 +383,9 @@ class WarmPoolStatus(Model):
     """Unclaimed VMs of that revision."""
     server_group: str = Field(default="", max_length=255)
     """Id of the Nova server group that VMs are built in, with `template.groupHint`."""
+    resolved: ResolvedTemplate | None = None
+    """What `template.flavorRef` came to last. VMs are built from it also while the catalogue does
+    not answer."""
     selector: str = Field(default="", max_length=512)
     """Label selector of the pool's WarmVMs, for the scale subresource."""
     state: str = Field(default="", max_length=63)

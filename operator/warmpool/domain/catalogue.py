@@ -1,0 +1,77 @@
+"""What a name in the catalogue means, as values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from warmpool.api.names import Reason
+from warmpool.domain.ids import Ref
+
+
+@dataclass(frozen=True, slots=True)
+class ImageQuery:
+    """The newest active image that has all of this."""
+
+    properties: tuple[tuple[str, str], ...] = ()
+    """Sorted."""
+    tags: tuple[str, ...] = ()
+    """Sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A project that may use an entry."""
+
+    project: str
+    """Its id or name."""
+    domain: str = ""
+    """Id or name of its domain. Empty: any."""
+    roles: frozenset[str] = frozenset()
+    """One of these is needed. Empty: any role will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the catalogue. Equal ones mean the same, wherever they are kept."""
+
+    name: str
+    flavor: str
+    """Nova flavor, by name or id."""
+    image: str | ImageQuery
+    """Glance image by name or id, or the newest of some."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Sorted."""
+    projects: tuple[Allowed, ...] = ()
+    """Empty: every project may use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEntry:
+    """There is none that could be used, and why."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the catalogue says of a name."""
+
+    entry: Entry | NoEntry
+    stale: str = ""
+    """Why it may not be the newest word: the catalogue does not answer, or the newest is malformed.
+    Empty: it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What an entry came to for one pool, or why it did not."""
+
+    name: str
+    pool: Ref
+    region: str = ""
+    project: str = ""
+    flavor_id: str = ""
+    image_id: str = ""
+    time: datetime | None = None
+    message: str = ""
+    """Why it means nothing there. Empty: it does."""

@@ -1,0 +1,119 @@
+"""Entries of the catalogue: read, permitted, told of. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from warmpool.api.names import FlavorCondition, Reason
+from warmpool.api.v1alpha1.flavor import ResolvedFor, VMFlavorSpec, VMFlavorStatus
+from warmpool.api.v1alpha1.pool import ResolvedTemplate
+from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, Resolution
+from warmpool.domain.cloud import Identity
+from warmpool.planning.condition import condition
+
+MAX_MESSAGE = 500
+"""Characters of one pool's trouble in the status of an entry."""
+
+
+def entry_of(name: str, spec: VMFlavorSpec) -> Entry:
+    """The entry that a spec describes, wherever that came from."""
+    newest = spec.image.newest
+    image: str | ImageQuery = spec.image.name or ""
+    if newest is not None:
+        image = ImageQuery(
+            tuple(sorted(newest.properties.items())), tuple(sorted(set(newest.tags)))
+        )
+    return Entry(
+        name=name,
+        flavor=spec.flavor,
+        image=image,
+        metadata=tuple(sorted(spec.metadata.items())),
+        projects=tuple(
+            Allowed(one.project, one.domain or "", frozenset(one.roles)) for one in spec.projects
+        ),
+    )
+
+
+def entry_resolved(resolved: ResolvedTemplate) -> Entry:
+    """An entry by what it came to: the same for as long as Nova and Glance have that."""
+    return Entry(
+        name=resolved.name,
+        flavor=resolved.flavor_id,
+        image=resolved.image_id,
+        metadata=tuple(sorted(resolved.metadata.items())),
+    )
+
+
+def refusal(entry: Entry, who: Identity) -> str:
+    """Why these credentials may not use an entry; empty: they may."""
+    if not entry.projects:
+        return ""
+    theirs = [one for one in entry.projects if _is_project(one, who)]
+    if not theirs:
+        return (
+            f"project {who.project!r} ({who.project_id}) may not use {entry.name!r}:"
+            " its projects do not name it"
+        )
+    if any(not one.roles or one.roles & who.roles for one in theirs):
+        return ""
+    wanted = sorted({role for one in theirs for role in one.roles})
+    has = ", ".join(sorted(who.roles)) or "none"
+    return (
+        f"project {who.project!r} may use {entry.name!r} with one of the roles"
+        f" {', '.join(wanted)}; these credentials have {has}"
+    )
+
+
+def _is_project(one: Allowed, who: Identity) -> bool:
+    if one.domain and one.domain not in (who.domain_id, who.domain):
+        return False
+    return one.project in (who.project_id, who.project)
+
+
+def flavor_status(
+    before: VMFlavorStatus, resolutions: Iterable[Resolution], *, generation: int, now: datetime
+) -> VMFlavorStatus:
+    """The status of a VMFlavor. A time stays for as long as the ids do."""
+    old = {one.pool: one for one in before.resolved}
+    moment = now.replace(microsecond=0)
+    rows = sorted((_row(one, old, moment) for one in resolutions), key=lambda row: row.pool)
+    failed = [row for row in rows if row.message]
+    if not rows:
+        holds, reason, text = None, Reason.NOT_USED, "no pool uses it"
+    elif failed:
+        first = f"{failed[0].pool}: {failed[0].message}"
+        more = f"; and {len(failed) - 1} pools more" if len(failed) > 1 else ""
+        holds, reason, text = False, Reason.UNRESOLVED, first + more
+    else:
+        holds, reason, text = True, Reason.RESOLVED, f"it means something to {len(rows)} pools"
+    said = condition(
+        FlavorCondition.RESOLVED,
+        holds=holds,
+        reason=reason,
+        message=text,
+        now=moment,
+        generation=generation,
+        before=before.conditions,
+    )
+    return VMFlavorStatus(
+        observed_generation=generation, state=reason.value, resolved=rows, conditions=[said]
+    )
+
+
+def _row(one: Resolution, old: Mapping[str, ResolvedFor], now: datetime) -> ResolvedFor:
+    pool = f"{one.pool.namespace}/{one.pool.name}"
+    known = old.get(pool)
+    row = ResolvedFor(
+        pool=pool,
+        region=one.region,
+        project_id=one.project,
+        flavor_id=one.flavor_id,
+        image_id=one.image_id,
+        time=one.time or now,
+        message=one.message[:MAX_MESSAGE],
+    )
+    if known is not None and row.message and not row.flavor_id:
+        # What it meant before is still what the pool builds from.
+        ids = {"flavor_id": known.flavor_id, "image_id": known.image_id, "time": known.time}
+        return row.model_copy(update=ids)
+    same = known is not None and row.model_copy(update={"time": known.time}) == known
+    return known if known is not None and same else row

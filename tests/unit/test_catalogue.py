@@ -1,0 +1,249 @@
+"""Entries of the catalogue: what they say, who may use them, and what becomes of malformed ones."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from builders import NOW, POOL, a_pool
+from warmpool.api.names import Reason
+from warmpool.api.v1alpha1 import VMFlavor
+from warmpool.api.v1alpha1.flavor import VMFlavorSpec, VMFlavorStatus
+from warmpool.api.v1alpha1.pool import ResolvedTemplate, Template, WarmPoolStatus
+from warmpool.cli.adopt import as_it_builds
+from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, NoEntry, Resolution
+from warmpool.domain.cloud import BuildSpec, Identity, NetworkChoice
+from warmpool.domain.ids import Ref
+from warmpool.planning.catalogue import entry_of, flavor_status, refusal
+from warmpool.planning.revision import revision_of, revision_resolved
+from warmpool.ports.cluster import Snapshot
+from warmpool.reconcile.flavors import Flavors
+
+WHO = Identity("p-1", "search", "d-1", "Default", frozenset({"member", "reader"}))
+
+
+def a_body(name: str = "g2", version: int = 1, **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)},
+        "spec": {"flavor": "m1.large", "image": {"name": "debian-13"}} | spec,
+    }
+
+
+# -- what an entry says -----------------------------------------------------------------------
+
+
+def test_an_entry_says_what_its_spec_says() -> None:
+    spec = VMFlavor.model_validate(
+        a_body(
+            image={"newest": {"properties": {"b": "2", "a": "1"}, "tags": ["y", "x"]}},
+            metadata={"k": "v"},
+            projects=[{"project": "search", "roles": ["member"]}],
+        )
+    ).spec
+    assert entry_of("g2", spec) == Entry(
+        "g2",
+        "m1.large",
+        ImageQuery((("a", "1"), ("b", "2")), ("x", "y")),
+        (("k", "v"),),
+        (Allowed("search", roles=frozenset({"member"})),),
+    )
+
+
+# -- who may use it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        pytest.param((), id="anybody"),
+        pytest.param((Allowed("p-1"),), id="id"),
+        pytest.param((Allowed("other"), Allowed("search")), id="name"),
+        pytest.param((Allowed("search", "Default"),), id="domain"),
+        pytest.param((Allowed("search", "d-1"),), id="domain-id"),
+        pytest.param((Allowed("search", roles=frozenset({"admin", "member"})),), id="role"),
+        pytest.param(
+            (Allowed("search", roles=frozenset({"admin"})), Allowed("p-1")), id="said-twice"
+        ),
+    ],
+)
+def test_a_project_that_is_named_may(allowed: tuple[Allowed, ...]) -> None:
+    assert refusal(Entry("g2", "f", "i", projects=allowed), WHO) == ""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says"),
+    [
+        pytest.param(Allowed("other"), "its projects do not name it", id="other"),
+        pytest.param(Allowed("search", "elsewhere"), "do not name it", id="other-domain"),
+        pytest.param(
+            Allowed("search", roles=frozenset({"admin"})),
+            "with one of the roles admin; these credentials have member, reader",
+            id="role",
+        ),
+    ],
+)
+def test_others_are_refused_and_told_why(allowed: Allowed, says: str) -> None:
+    told = refusal(Entry("g2", "f", "i", projects=(allowed,)), WHO)
+    assert says in told
+    assert "'g2'" in told
+
+
+# -- revisions --------------------------------------------------------------------------------
+
+
+def a_spec(image: str = "i-1", **metadata: str) -> BuildSpec:
+    return BuildSpec("f-1", image, NetworkChoice.AUTO, metadata=tuple(sorted(metadata.items())))
+
+
+def by_ref(name: str = "g2", **fields: Any) -> Template:
+    return Template.model_validate({"flavorRef": {"name": name}} | fields)
+
+
+def test_where_an_entry_is_kept_and_what_it_is_called_changes_no_revision() -> None:
+    assert revision_resolved(by_ref("g2"), a_spec()) == revision_resolved(by_ref("g3"), a_spec())
+
+
+def test_what_an_entry_comes_to_is_in_the_revision() -> None:
+    revisions = {
+        revision_resolved(by_ref(), a_spec()),
+        revision_resolved(by_ref(), a_spec("i-2")),
+        revision_resolved(by_ref(), a_spec(tier="gold")),
+        revision_resolved(by_ref(keyPair="ops"), a_spec()),
+        revision_of(by_ref()),
+    }
+    assert len(revisions) == 5
+
+
+RESOLVED = ResolvedTemplate(
+    name="g2", flavor_id="f-1", image_id="i-1", metadata={"tier": "gold"}, time=NOW
+)
+
+
+def test_servers_are_adopted_by_what_the_pool_builds_now() -> None:
+    """Its revision is not that of the template, and flavor and image stand in no template."""
+    status = WarmPoolStatus(revision="now", resolved=RESOLVED)
+    pool, entry = as_it_builds(a_pool(template={"flavorRef": {"name": "g2"}}, status=status))
+    assert pool.revision == "now"
+    assert entry == Entry("g2", "f-1", "i-1", (("tier", "gold"),))
+
+
+@pytest.mark.parametrize("known", [None, RESOLVED.model_copy(update={"name": "former"})])
+def test_nothing_is_adopted_before_the_entry_was_looked_up(known: ResolvedTemplate | None) -> None:
+    pool = a_pool(template={"flavorRef": {"name": "g2"}}, status=WarmPoolStatus(resolved=known))
+    with pytest.raises(ValueError, match="has not resolved 'g2' yet"):
+        as_it_builds(pool)
+
+
+# -- VMFlavors as a catalogue -----------------------------------------------------------------
+
+
+class Told(list[str]):
+    """Names of entries that changed."""
+
+
+def a_catalogue(*bodies: dict[str, Any]) -> tuple[Flavors, Told]:
+    flavors, told = Flavors(), Told()
+    for body in bodies:
+        flavors.apply(body)
+    flavors.listen(told.append)
+    return flavors, told
+
+
+def test_a_name_that_nobody_has_given_means_nothing() -> None:
+    found = Flavors().find("g2")
+    assert isinstance(found.entry, NoEntry)
+    assert found.entry.reason is Reason.ENTRY_NOT_FOUND
+
+
+def test_an_entry_follows_its_object() -> None:
+    flavors, told = a_catalogue(a_body())
+    flavors.apply(a_body(version=2, flavor="m1.huge"))
+    entry = flavors.find("g2").entry
+    assert isinstance(entry, Entry)
+    assert entry.flavor == "m1.huge"
+    flavors.apply(a_body(version=3), deleted=True)
+    assert isinstance(flavors.find("g2").entry, NoEntry)
+    assert told == ["g2", "g2"]
+
+
+def test_an_old_version_undoes_nothing() -> None:
+    flavors, told = a_catalogue(a_body(version=5, flavor="new"))
+    flavors.apply(a_body(version=4, flavor="old"))
+    assert told == []
+
+
+def test_the_echo_of_an_entry_that_a_list_showed_to_be_gone_is_none() -> None:
+    flavors, _ = a_catalogue(a_body(version=5))
+    assert flavors.reconcile(Snapshot((), 9)) == 1
+    flavors.apply(a_body(version=5))
+    assert isinstance(flavors.find("g2").entry, NoEntry)
+
+
+def test_a_list_brings_what_no_event_has_told() -> None:
+    flavors, told = a_catalogue()
+    assert flavors.reconcile(Snapshot((a_body(version=3),), 9)) == 0
+    assert isinstance(flavors.find("g2").entry, Entry)
+    assert told == ["g2"]
+
+
+def test_a_malformed_entry_leaves_the_last_good_one_and_says_so() -> None:
+    flavors, told = a_catalogue(a_body())
+    flavors.apply(a_body(version=2, flavor=7, metadata={"token": "s3cret"}))
+    found = flavors.find("g2")
+    assert isinstance(found.entry, Entry)
+    assert found.entry.flavor == "m1.large"
+    assert "VMFlavor 'g2': spec.flavor" in found.stale
+    assert "s3cret" not in found.stale
+    flavors.apply(a_body(version=3, flavor="m1.huge"))
+    assert flavors.find("g2").stale == ""
+    assert told == ["g2", "g2"]
+
+
+def test_a_status_that_is_written_wakes_nobody() -> None:
+    flavors, told = a_catalogue(a_body())
+    flavors.apply(a_body(version=2) | {"status": {"state": "Resolved"}})
+    assert told == []
+
+
+# -- what is written on a VMFlavor ------------------------------------------------------------
+
+
+def a_resolution(name: str = "data", image: str = "i-1", message: str = "") -> Resolution:
+    ids = {} if message else {"flavor_id": "f-1", "image_id": image}
+    return Resolution("g2", Ref(POOL.namespace, name), "lab", "p-1", message=message, **ids)
+
+
+def status(before: VMFlavorStatus, *told: Resolution, later: int = 0) -> VMFlavorStatus:
+    return flavor_status(before, told, generation=1, now=NOW + timedelta(seconds=later))
+
+
+def test_what_it_came_to_is_told_for_each_pool() -> None:
+    told = status(VMFlavorStatus(), a_resolution("b"), a_resolution("a"))
+    assert [row.pool for row in told.resolved] == ["search/a", "search/b"]
+    assert (told.resolved[0].flavor_id, told.resolved[0].image_id) == ("f-1", "i-1")
+    assert (told.state, told.conditions[0].status.value) == ("Resolved", "True")
+
+
+def test_the_time_is_when_it_came_to_these_ids() -> None:
+    before = status(VMFlavorStatus(), a_resolution())
+    assert status(before, a_resolution(), later=60) == before
+    after = status(before, a_resolution(image="i-2"), later=60)
+    assert after.resolved[0].time == NOW + timedelta(seconds=60)
+
+
+def test_a_pool_for_which_it_means_nothing_any_more_keeps_what_it_had() -> None:
+    before = status(VMFlavorStatus(), a_resolution())
+    after = status(before, a_resolution(message="no image"), later=60)
+    assert (after.resolved[0].image_id, after.resolved[0].message) == ("i-1", "no image")
+    assert after.resolved[0].time == NOW
+    assert (after.state, after.conditions[0].message) == ("Unresolved", "search/data: no image")
+
+
+def test_an_entry_that_nobody_uses_says_so() -> None:
+    told = status(VMFlavorStatus())
+    assert (told.state, told.conditions[0].status.value) == ("NotUsed", "Unknown")
+
+
+def test_a_spec_of_the_model_is_read_as_the_object_is() -> None:
+    spec = VMFlavorSpec.model_validate({"flavor": "f", "image": {"name": "i"}})
+    assert entry_of("x", spec) == Entry("x", "f", "i")
