@@ -683,6 +683,18 @@ async def test_what_is_missing_is_told_by_its_field(
     assert "'x'" in str(caught.value)
 
 
+async def test_an_id_that_no_status_takes_is_the_clouds_fault(
+    nova: WrittenNova, cloud: NovaCloud
+) -> None:
+    """Whoever writes a pool says where its cloud is: it may answer anything."""
+    furnish(nova)
+    image = {"id": "i" * 256, "name": "tiny", "status": "active"}
+    nova.on("GET", IMAGES, {"images": [image]})
+
+    with pytest.raises(CloudUnavailable, match=r"spec\.template\.image: .* of 256 characters"):
+        await cloud.resolve(a_template(image="tiny"), ())
+
+
 async def test_a_catalogue_that_fails_is_no_missing_name(
     nova: WrittenNova, cloud: NovaCloud
 ) -> None:

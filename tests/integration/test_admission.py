@@ -385,6 +385,12 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
             id="metadata-like-ours",
         ),
         pytest.param(
+            a_flavor(metadata={"warmpool.dev:vm": "u-1"}),
+            "spec.metadata",
+            "choose another prefix",
+            id="flavor-reserved-metadata",
+        ),
+        pytest.param(
             a_claim(metadata={"warmpool.dev:claim-uid": "u-1"}),
             "spec.metadata",
             "choose another prefix",

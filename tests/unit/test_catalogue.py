@@ -1,5 +1,6 @@
 """Entries of the catalogue: what they say, who may use them, and what becomes of malformed ones."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -237,6 +238,21 @@ def test_a_pool_for_which_it_means_nothing_any_more_keeps_what_it_had() -> None:
     assert (after.resolved[0].image_id, after.resolved[0].message) == ("i-1", "no image")
     assert after.resolved[0].time == NOW
     assert (after.state, after.conditions[0].message) == ("Unresolved", "search/data: no image")
+
+
+def test_what_a_tenants_cloud_says_is_cut_to_what_the_status_takes() -> None:
+    """Whoever writes a pool says where its Keystone is, so any text may come from there."""
+    told = status(VMFlavorStatus(), replace(a_resolution(), region="r" * 300, project="p" * 70))
+    (row,) = told.resolved
+    assert (len(row.region), len(row.project_id)) == (255, 64)
+
+
+def test_of_more_pools_than_there_is_room_for_the_first_are_listed_and_all_counted() -> None:
+    told = status(VMFlavorStatus(), *(a_resolution(f"p-{i:03}") for i in range(501)))
+    assert (len(told.resolved), told.resolved[-1].pool) == (500, "search/p-499")
+    assert told.conditions[0].message == (
+        "it means something to 501 pools; the first 500 of 501 pools are listed"
+    )
 
 
 def test_an_entry_that_nobody_uses_says_so() -> None:

@@ -9,7 +9,7 @@ from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import Template
 from warmpool.domain.catalogue import Entry, ImageQuery
 from warmpool.domain.cloud import BuildSpec, FlavorSize, NetworkChoice
-from warmpool.domain.errors import DependencyMissing
+from warmpool.domain.errors import CloudUnavailable, DependencyMissing
 from warmpool.effects.nova_calls import FLAVOR_VERSION, Call, Lookup, Service
 from warmpool.effects.nova_images import newest_image
 from warmpool.effects.nova_names import Named, Wanted, choose, missing
@@ -28,6 +28,9 @@ MAX_PAGES: Final = 20
 
 FLAVOR_REF: Final = "spec.template.flavorRef.name"
 """Field of the pool that names an entry of the catalogue."""
+
+MAX_ID: Final = 255
+"""Characters of an id: the most that a pool's status takes, and far beyond what Nova gives out."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -65,6 +68,8 @@ async def resolve(
     try:
         flavor, size = await _flavor(wish, lookup)
         image = await _image(wish, lookup)
+        _check_id(flavor, wish.flavor_called)
+        _check_id(image, wish.image_called)
     except DependencyMissing as missed:
         if not wish.field:
             raise
@@ -83,6 +88,11 @@ async def resolve(
         config_drive=template.config_drive,
         size=size,
     )
+
+
+def _check_id(found: str, called: str) -> None:
+    if len(found) > MAX_ID:
+        raise CloudUnavailable(f"{called}: the cloud answers with an id of {len(found)} characters")
 
 
 async def _flavor(wish: _Wish, lookup: Lookup) -> tuple[str, FlavorSize]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
 from warmpool.api.names import FlavorCondition, Reason
 from warmpool.api.v1alpha1.flavor import ResolvedFor, VMFlavorSpec, VMFlavorStatus
@@ -10,8 +11,13 @@ from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, Resolution
 from warmpool.domain.cloud import Identity
 from warmpool.planning.condition import condition
 
-MAX_MESSAGE = 500
-"""Characters of one pool's trouble in the status of an entry."""
+MAX_MESSAGE: Final = 500
+MAX_NAME: Final = 255
+MAX_PROJECT: Final = 64
+"""Characters that the status takes. Tenants' clouds say what stands there, and may say anything."""
+
+MAX_ROWS: Final = 500
+"""Pools that the status lists."""
 
 
 def entry_of(name: str, spec: VMFlavorSpec) -> Entry:
@@ -76,6 +82,7 @@ def flavor_status(
     old = {one.pool: one for one in before.resolved}
     moment = now.replace(microsecond=0)
     rows = sorted((_row(one, old, moment) for one in resolutions), key=lambda row: row.pool)
+    shown = rows[:MAX_ROWS]
     failed = [row for row in rows if row.message]
     if not rows:
         holds, reason, text = None, Reason.NOT_USED, "no pool uses it"
@@ -85,6 +92,8 @@ def flavor_status(
         holds, reason, text = False, Reason.UNRESOLVED, first + more
     else:
         holds, reason, text = True, Reason.RESOLVED, f"it means something to {len(rows)} pools"
+    if len(shown) < len(rows):
+        text = f"{text}; the first {len(shown)} of {len(rows)} pools are listed"
     said = condition(
         FlavorCondition.RESOLVED,
         holds=holds,
@@ -95,7 +104,7 @@ def flavor_status(
         before=before.conditions,
     )
     return VMFlavorStatus(
-        observed_generation=generation, state=reason.value, resolved=rows, conditions=[said]
+        observed_generation=generation, state=reason.value, resolved=shown, conditions=[said]
     )
 
 
@@ -104,8 +113,8 @@ def _row(one: Resolution, old: Mapping[str, ResolvedFor], now: datetime) -> Reso
     known = old.get(pool)
     row = ResolvedFor(
         pool=pool,
-        region=one.region,
-        project_id=one.project,
+        region=one.region[:MAX_NAME],
+        project_id=one.project[:MAX_PROJECT],
         flavor_id=one.flavor_id,
         image_id=one.image_id,
         time=one.time or now,

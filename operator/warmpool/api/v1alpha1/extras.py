@@ -423,6 +423,7 @@ VM_FLAVOR: Final = Extras(
         Column("Pool", ".status.resolved[0].pool", "Its first pool.", wide=True),
     ),
     rules=(
+        _unreserved("spec", "metadata"),
         Rule(
             "spec.image",
             "has(self.name) != has(self.newest)",
