@@ -30,6 +30,8 @@ class Keeper:
         self.refresh = 600.0
         self.racks = racks
         self.fails = ""
+        self.mute: set[str] = set()
+        """Hosts that it does not answer for."""
         self.takes = 0.0
         self.asked: list[tuple[str, ...]] = []
         self.at: list[float] = []
@@ -43,7 +45,8 @@ class Keeper:
             raise ZeroDivisionError
         if self.fails:
             raise RackSourceFailed(self.fails)
-        return Told({host.name: self.racks.get(host.name, "") for host in hosts})
+        heard = [host.name for host in hosts if host.name not in self.mute]
+        return Told({name: self.racks.get(name, "") for name in heard}, "torn")
 
     async def close(self) -> None:
         self.closed = True
@@ -72,6 +75,21 @@ class Nova:
         self.closed = True
 
 
+class Watched(LoopClock):
+    """Ends who looks at the clock again and again without ever letting the others go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at, self.looks = 0.0, 0
+
+    def monotonic(self) -> float:
+        now = super().monotonic()
+        self.looks = self.looks + 1 if now == self.at else 0
+        self.at = now
+        assert self.looks < 1000, "it goes round and round"
+        return now
+
+
 class Site:
     """Racks of one cloud, and all that they rest on."""
 
@@ -83,7 +101,7 @@ class Site:
         self.apart = apart
         self.invalid = ""
         self.changes = 0
-        clock, rng = LoopClock(), random.Random(1)  # noqa: S311 - jitter
+        clock, rng = Watched(), random.Random(1)  # noqa: S311 - jitter
         self.racks = Racks(self.nova, self.open, clock, rng, self._changed)  # type: ignore[arg-type]
         self.edition = 0
 
@@ -106,11 +124,13 @@ class Site:
     async def running(self) -> AsyncIterator[Racks]:
         self.configure()
         task = asyncio.ensure_future(self.racks.run(lambda: None))
-        await self.racks.first_look()
-        yield self.racks
-        assert not task.done()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self.racks.first_look()
+            yield self.racks
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_first_look_waits_for_all_sources_and_no_longer() -> None:
@@ -331,3 +351,18 @@ async def test_a_host_that_nova_has_no_more_is_forgotten() -> None:
         nova.answer = Hosts((H1,))
         await asyncio.sleep(200)
         assert (racks.report.hosts, racks.report.unknown) == (1, ())
+
+
+async def test_the_last_host_that_a_source_does_not_answer_for_may_go_away() -> None:
+    """Its failure was kept with nobody left to ask about, and the whole process stood still."""
+    nova, cms = Nova(H1, H2), Keeper(h1="r1")
+    cms.mute = {"h2"}
+    async with Site(cms, nova=nova).running() as racks:
+        assert racks.report.silent == ("cms: torn",)
+        nova.answer = Hosts((H1,))
+        await asyncio.sleep(400)
+        assert racks.report.silent == ()
+        asked = len(cms.asked)
+        racks.heed([a_server(3, host="h3", hypervisor="h3.dc")])
+        await asyncio.sleep(1)
+        assert cms.asked[asked:] == [("h3",)]

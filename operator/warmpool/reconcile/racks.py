@@ -247,7 +247,14 @@ class Racks:
             await self._hear(asked, due, now)
             asked.done = True
             self._settle()
+        elif asked.failures:
+            self._excuse(asked)
         return bool(due)
+
+    def _excuse(self, asked: _Asked) -> None:
+        """The hosts are gone that it did not answer for: there is nothing to ask again."""
+        asked.failures, asked.why = 0, ""
+        self._settle()
 
     async def _hear(self, asked: _Asked, due: tuple[Host, ...], now: float) -> None:
         name = asked.source.name
