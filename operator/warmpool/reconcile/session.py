@@ -99,7 +99,9 @@ class CloudSession:
         self._rhythm = Rhythm()
         self._skew = timedelta()
         self._dead: frozenset[str] = frozenset()
-        self._dead_at = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+        """The last look at which hosts are dead."""
+        self._looked_at = float("-inf")
         self._failures = 0
         self._seen_from = float("-inf")
 
@@ -233,7 +235,7 @@ class CloudSession:
             self._failed(error)
             return
         self._answered()
-        await self._look_at_hosts(started)
+        self._look_beside(started, tasks)
 
     async def _list_changes(self, started: float, last: Listing) -> None:
         look_back = self._rhythm.look_back(started)
@@ -302,16 +304,21 @@ class CloudSession:
         if was is not None:
             self._wake_users()
 
-    async def _look_at_hosts(self, now: float) -> None:
+    def _look_beside(self, now: float, tasks: asyncio.TaskGroup) -> None:
+        """Have somebody look at the hosts, if it is time: listings do not wait for that."""
+        is_under_way = self._looking is not None and not self._looking.done()
+        is_due = now - self._looked_at >= HOSTS_EVERY
+        if self.racks.visible and is_due and not is_under_way:
+            self._looked_at = now
+            self._looking = tasks.create_task(self._look_at_hosts())
+
+    async def _look_at_hosts(self) -> None:
         """Which hosts are dead. What was known of them stands until Nova tells otherwise."""
-        if not self.racks.visible or now - self._dead_at < HOSTS_EVERY:
-            return
         try:
             dead = await self.racks.inventory.down_hosts()
         except CloudError as error:
             log.info("the states of hosts cannot be read: %s", error)
             return
-        self._dead_at = now
         changed, self._dead = dead ^ self._dead, dead
         if changed:
             log.warning("dead hosts: %s", ", ".join(sorted(dead)) or "none any more")
