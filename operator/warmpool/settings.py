@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     """Address that it is bound to. Beyond loopback, who asks needs the right to list all pools,
     claims and VMs."""
 
+    racks_loopback: bool = False
+    """Whether a racks.yaml may name servers on the operator's own machine, such as a sidecar."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
 

@@ -17,6 +17,7 @@ from warmpool.domain.cloud import Topology
 from warmpool.domain.errors import CloudUnavailable, NotFound, RackConfigInvalid, RackSourceFailed
 from warmpool.domain.racks import Host
 from warmpool.effects.racks.opening import open_racks
+from warmpool.effects.racks.web import Web
 from warmpool.ports.racks import RackSource, Surroundings
 
 RACKS: dict[str, str | None] = {"h1": "r1", "h2": "r1", "h3": "r2", "h4": None}
@@ -66,7 +67,7 @@ class Ground:
             open_cloud=lambda _: self.nova,  # type: ignore[arg-type,return-value]
             config_map=self._config_map,
         )
-        [one] = open_racks(around).sources
+        [one] = open_racks(around, loopback=True).sources
         return one
 
     async def _config_map(self, name: str) -> dict[str, str]:
@@ -380,7 +381,39 @@ async def test_a_newer_token_of_netbox_is_sent_as_it_wants_it() -> None:
         await source.close()
 
 
-@pytest.mark.parametrize("url", ["http://169.254.169.254/{host}", "http://[fe80::1]/{host}"])
-def test_what_a_cloud_tells_the_operators_own_machine_is_not_asked(url: str) -> None:
-    with pytest.raises(RackConfigInvalid, match="link-local"):
-        Ground({"http": {"url": url, "rack": "$.a"}}, FakeNova({}), {})
+LINK_LOCAL = ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]")
+OWN = ("127.0.0.1", "127.8.8.8", "[::1]", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]")  # noqa: S104 - nobody binds
+
+
+def opened(url: str) -> RackSource:
+    """As the operator opens it without a word."""
+    text = yaml.safe_dump({"clouds": {"lab": {"sources": [{"http": {"url": url, "rack": "$.a"}}]}}})
+    nothing: Any = None
+    secret = {"racks.yaml": text.encode()}
+    [one] = open_racks(Surroundings("lab", secret, nothing, nothing, nothing)).sources
+    return one
+
+
+@pytest.mark.parametrize("address", LINK_LOCAL + OWN)
+def test_what_is_told_to_the_operators_own_machine_alone_is_not_asked(address: str) -> None:
+    with pytest.raises(RackConfigInvalid, match="may not be asked"):
+        opened(f"http://{address}/{{host}}")
+
+
+@pytest.mark.parametrize("address", LINK_LOCAL)
+async def test_a_link_local_address_is_never_connected_to(address: str) -> None:
+    """Names were checked when they were resolved, and addresses are not resolved."""
+    web = Web(headers={}, timeout=5, certificates=None, loopback=True)
+    with pytest.raises(RackSourceFailed, match="link-local address may not be asked"):
+        await web.get(f"http://{address}/")
+    await web.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433"])
+async def test_a_name_of_the_operators_own_machine_is_not_asked_either(host: str) -> None:
+    async with Cms(dict(RACKS)).running() as site:
+        source = opened(site.url.replace("127.0.0.1", host) + "/machines/{host}")
+        with pytest.raises(RackSourceFailed, match="no connection"):
+            await source.ask(HOSTS)
+        await source.close()
+        assert site.asked == []

@@ -60,6 +60,8 @@ def test_what_is_no_racks_yaml_is_refused(text: str) -> None:
         ({"http": CMS | {"rack": "$[?match(@.a, 'b')]"}}, "no JSONPath"),
         ({"http": CMS | {"url": "https://cms/{name}"}}, "{name} means nothing here"),
         ({"http": CMS | {"url": "https://user:pw@cms/{host}"}}, "http.url"),
+        ({"http": CMS | {"url": "http://{host}/"}}, "not for the name of a host to say"),
+        ({"http": CMS | {"url": "http://cms:80{short}/"}}, "not for the name of a host to say"),
         ({"http": CMS | {"url": "file:///etc/{host}"}}, "http.url"),
         ({"http": CMS | {"items": "$[*]"}}, "are for a URL without {host}"),
         ({"http": LISTED | {"host": None}}, "'items' and 'host' say how to read it"),

@@ -54,7 +54,7 @@ class Candidate:
             store=store,
             cluster=Metered(cluster, telling.metrics, clock),
             open_cloud=partial(_open, telling.metrics.nova_call),
-            open_racks=open_racks,
+            open_racks=partial(open_racks, loopback=settings.racks_loopback),
             catalogue=store.flavors,
             prober=NetworkProber(),
             clock=clock,

@@ -1,6 +1,7 @@
 """racks.yaml: which sources a cloud's racks come from, in which order."""
 
 from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -129,6 +130,8 @@ class Http(Web):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         checked_template(self.url, HOST_FIELDS)
+        if "{" in urlsplit(self.url).netloc:
+            raise ValueError("which server is asked is not for the name of a host to say")
         if self.lists and (self.items is None or self.host is None):
             raise ValueError(
                 "a URL without {host} is asked for a list: 'items' and 'host' say how to read it"

@@ -12,7 +12,7 @@ from warmpool.effects.racks.config_map import ConfigMapSource
 from warmpool.effects.racks.netbox import NetBoxSource, authorization
 from warmpool.effects.racks.nova import aggregate_source, trait_source
 from warmpool.effects.racks.pattern import PatternSource
-from warmpool.effects.racks.web import Web, is_link_local
+from warmpool.effects.racks.web import Web, barred
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.racks import Chain, RackSource, Surroundings
 
@@ -20,8 +20,12 @@ RACKS_YAML = "racks.yaml"
 """Key of the cloud's Secret, beside clouds.yaml."""
 
 
-def open_racks(around: Surroundings) -> Chain:
+def open_racks(around: Surroundings, *, loopback: bool = False) -> Chain:
     """The chain of a cloud. Asks nobody yet.
+
+    Args:
+        around: what it is opened from.
+        loopback: whether servers on this machine may be asked.
 
     Raises:
         RackConfigInvalid: racks.yaml cannot be used.
@@ -32,7 +36,7 @@ def open_racks(around: Surroundings) -> Chain:
         text.decode(errors="replace") if text is not None else None, around.cloud
     )
     names = list(_names(said.sources))
-    webs = [_web_of(source, around.secret) for source in said.sources]
+    webs = [_web_of(source, around.secret, loopback) for source in said.sources]
     inventory = around.project
     if said.inventory is not None and said.inventory != around.cloud:
         inventory = around.open_cloud(said.inventory)
@@ -68,17 +72,19 @@ def _open(
     return (CmsList if source.http.lists else CmsByHost)(name, source.http, web)
 
 
-def _web_of(source: config.Source, secret: Mapping[str, bytes]) -> Web | None:
+def _web_of(source: config.Source, secret: Mapping[str, bytes], loopback: bool) -> Web | None:
     if source.http is not None:
-        return _web(source.http, secret, lambda token: f"Bearer {token}")
+        return _web(source.http, secret, lambda token: f"Bearer {token}", loopback)
     if source.netbox is not None:
-        return _web(source.netbox, secret, authorization)
+        return _web(source.netbox, secret, authorization, loopback)
     return None
 
 
-def _web(said: config.Web, secret: Mapping[str, bytes], header: Callable[[str], str]) -> Web:
-    if is_link_local(urlsplit(said.url).hostname or ""):
-        raise RackConfigInvalid("racks.yaml: a link-local address may not be asked")
+def _web(
+    said: config.Web, secret: Mapping[str, bytes], header: Callable[[str], str], loopback: bool
+) -> Web:
+    if why := barred(urlsplit(said.url).hostname or "", loopback=loopback):
+        raise RackConfigInvalid(f"racks.yaml: {why} may not be asked")
     token = _from_secret(said.token_key, secret)
     headers = {} if token is None else {"Authorization": header(token)}
     try:
@@ -86,6 +92,7 @@ def _web(said: config.Web, secret: Mapping[str, bytes], header: Callable[[str], 
             headers=headers,
             timeout=max(config.lasts(said.timeout), 0.1),
             certificates=_from_secret(said.ca_key, secret),
+            loopback=loopback,
         )
     except (ValueError, OSError):
         raise RackConfigInvalid(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
 
 from warmpool.domain.errors import RackSourceFailed
 from warmpool.effects.sockets import Sockets
@@ -31,7 +31,12 @@ class Web:
     """A client for one source. Its errors hold the address, and neither query nor token."""
 
     def __init__(
-        self, *, headers: Mapping[str, str], timeout: float, certificates: str | None
+        self,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        certificates: str | None,
+        loopback: bool,
     ) -> None:
         """`certificates`: PEM of those to trust; None: the system's."""
         self._headers = {"Accept": "application/json", "User-Agent": "warmpool", **headers}
@@ -39,6 +44,7 @@ class Web:
         self._tls = _trusting(certificates)
         self._session: aiohttp.ClientSession | None = None
         self._sockets = Sockets()
+        self._loopback = loopback
         self.slots = asyncio.Semaphore(CONNECTIONS)
 
     async def get(self, url: str) -> Any:
@@ -56,7 +62,8 @@ class Web:
             seconds = self._timeout.total
             raise RackSourceFailed(f"{where}: no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            said = type(error).__name__
+            reason = getattr(error, "os_error", error)
+            said = str(reason) if isinstance(reason, _Barred) else type(error).__name__
             raise RackSourceFailed(f"{where}: no connection ({said})") from error
         if status == NOT_FOUND:
             return None
@@ -74,14 +81,19 @@ class Web:
             connector = aiohttp.TCPConnector(
                 limit=CONNECTIONS,
                 ssl=self._tls,
-                resolver=_NoMetadata(),
                 keepalive_timeout=30,
-                socket_factory=self._sockets,
+                socket_factory=self._socket,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=self._timeout, headers=self._headers, trust_env=False
             )
         return self._session
+
+    def _socket(self, address: AddrInfoType) -> socket.socket:
+        """Every connection begins here, whether a URL or a resolver has named the address."""
+        if why := barred(str(address[4][0]), loopback=self._loopback):
+            raise _Barred(f"{why} may not be asked")
+        return self._sockets(address)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -95,35 +107,25 @@ def _trusting(certificates: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=certificates)
 
 
-class _NoMetadata(AbstractResolver):
-    """Resolves names, but not to link-local addresses.
+class _Barred(OSError):
+    """The text says why."""
+
+
+def barred(address: str, *, loopback: bool) -> str:
+    """What kind of address this is that may not be asked. Empty: it may, or is a name.
 
     Who writes the Secret has the operator fetch what they like; what a cloud tells the operator's
-    own machine at 169.254.169.254 is not for them.
+    own machine at 169.254.169.254, and what listens there for nobody else, is not for them.
     """
-
-    def __init__(self) -> None:
-        self._inner = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [one for one in found if not is_link_local(one["host"])]
-        if not allowed:
-            raise OSError(f"{host} has no address that may be asked")
-        return allowed
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def is_link_local(address: str) -> bool:
-    """Whether an address is of this link alone. A name is not an address."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0].strip("[]")).is_link_local
+        one = ipaddress.ip_address(address.partition("%")[0].strip("[]"))
     except ValueError:
-        return False
+        return ""
+    one = getattr(one, "ipv4_mapped", None) or one
+    if one.is_link_local:
+        return "a link-local address"
+    is_own = one.is_loopback or one.is_unspecified
+    return "an address of the operator's own machine" if is_own and not loopback else ""
 
 
 async def _bounded(response: aiohttp.ClientResponse, where: str) -> bytes:
