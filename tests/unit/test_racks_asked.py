@@ -196,6 +196,36 @@ async def test_a_source_that_forgets_everything_is_believed_after_ten_minutes() 
         assert racks.report.silent == ()
 
 
+async def test_a_source_that_is_empty_when_a_leader_begins_is_believed_after_ten_minutes() -> None:
+    """It was believed at once: nobody remembered what it had told the former leader."""
+    before = Place("RegionOne", "az1", "r1", "h1.dc")
+    cms = Keeper()
+    async with Site(cms).running() as racks:
+        assert racks.place(at(H1, zone="az1"), before) == before
+        await asyncio.sleep(550)
+        assert racks.place(at(H1, zone="az1"), before) == before
+        assert racks.of_host("h1") == "r1"
+        await asyncio.sleep(120)
+        assert racks.place(at(H1, zone="az1"), before).rack == ""
+
+
+async def test_a_source_that_is_empty_after_a_change_of_the_secret_is_doubted() -> None:
+    site = Site(Keeper(h1="r1", h2="r2"))
+    async with site.running() as racks:
+        latter = Keeper(h2="r7")
+        site.keepers = [latter]
+        site.configure()
+        await asyncio.sleep(550)
+        assert (racks.of_host("h1"), racks.of_host("h2")) == ("r1", "r7")
+        await asyncio.sleep(120)
+        assert racks.of_host("h1") == ""
+        assert racks.report.unknown == ("h1",)
+        latter.takes = 50.0
+        site.configure()
+        await asyncio.sleep(10)
+        assert racks.of_host("h1") == "", "it is known by now to be in none"
+
+
 async def test_an_answer_is_good_for_as_long_as_the_source_says() -> None:
     cms = Keeper(h1="r1", h2="r2")
     async with Site(cms).running():

@@ -52,7 +52,8 @@ class Settled:
     racks: Mapping[str, str] = field(default_factory=dict)
     """Host to rack; empty: known to be in none."""
     pending: frozenset[str] = frozenset()
-    """Hosts of which a source that counts more has never said anything yet."""
+    """Hosts of which a source that counts more has never said anything yet, or which are in no rack
+    by an answer that is not believed yet."""
     contradictions: tuple[str, ...] = ()
     """In words, the host first."""
 

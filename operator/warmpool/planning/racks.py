@@ -11,7 +11,13 @@ MAX_NAMED: Final = 3
 """Hosts or sources that a message names; the rest it counts."""
 
 
-def settle(chain: Sequence[Telling], hosts: Iterable[str], recalled: Mapping[str, str]) -> Settled:
+def settle(
+    chain: Sequence[Telling],
+    hosts: Iterable[str],
+    recalled: Mapping[str, str],
+    *,
+    doubted: bool = False,
+) -> Settled:
     """The rack of each host: of the first source in the chain that names one.
 
     Args:
@@ -20,6 +26,8 @@ def settle(chain: Sequence[Telling], hosts: Iterable[str], recalled: Mapping[str
         recalled: what was known before the sources were asked. It counts until every source that
             comes before the one that would be followed has answered once, so that nobody is moved
             to another rack because a source is slow to start.
+        doubted: whether it counts as well where nobody names a rack: the sources have not told for
+            long enough that they know of none.
     """
     racks: dict[str, str] = {}
     pending: set[str] = set()
@@ -27,7 +35,7 @@ def settle(chain: Sequence[Telling], hosts: Iterable[str], recalled: Mapping[str
     for host in sorted(set(hosts)):
         said = [(telling.source, telling.racks[host]) for telling in chain if host in telling.racks]
         named = [(source, rack) for source, rack in said if rack]
-        if _waits(chain, host):
+        if _waits(chain, host) or (doubted and not named):
             pending.add(host)
             if meanwhile := recalled.get(host) or (named[0][1] if named else ""):
                 racks[host] = meanwhile

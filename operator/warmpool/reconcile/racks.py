@@ -62,6 +62,8 @@ class _Asked:
     racks: dict[str, str] = field(default_factory=dict)
     at: dict[str, float] = field(default_factory=dict)
     failures: int = 0
+    answered_at: float | None = None
+    """When it told something for the first time."""
     doubted_since: float | None = None
     why: str = ""
     """Why it was silent when it was asked last. Empty: it was not."""
@@ -270,6 +272,8 @@ class Racks:
             return self._failed(asked, f"{name}: {type(error).__name__}")
         if self._is_doubted(asked, told, now):
             return self._failed(asked, f"{name}: it has forgotten most hosts that it knew")
+        if asked.answered_at is None:
+            asked.answered_at = now
         asked.racks.update(told.racks)
         asked.at.update(dict.fromkeys(told.racks, now))
         if any(host.name not in told.racks for host in due):
@@ -339,7 +343,8 @@ class Racks:
 
     def _take_over(self, chain: Chain) -> None:
         """What the former sources have found out is recalled until the new ones have answered."""
-        self._recalled |= {h: rack for h, rack in self._settled.racks.items() if rack}
+        known = self._recalled | dict(self._settled.racks)
+        self._recalled = {host: rack for host, rack in known.items() if rack}
         self._inventory, self._listed, self._by_id = chain.inventory, False, {}
         self._asked = [_Asked(source) for source in chain.sources]
         self._anew.set()
@@ -369,13 +374,14 @@ class Racks:
         return self.of_host(host.name)
 
     def _waits(self, host: str) -> bool:
-        """Whether somebody who might know better has not answered for a host yet."""
+        """Whether who might know better of a host has not answered yet, or not for long."""
         return host not in self._settled.racks or host in self._settled.pending
 
     def _settle(self) -> None:
         """Bring together what is known, and tell if that is new."""
         told = [Telling(asked.source.name, asked.racks) for asked in self._asked]
-        settled = settle(told or [_NOBODY], self._hosts, self._recalled)
+        doubted = self._is_new()
+        settled = settle(told or [_NOBODY], self._hosts, self._recalled, doubted=doubted)
         if (self._hosts or self._listed) and self._everybody_was_asked():
             self._first.set()
         report = self._reported(settled)
@@ -385,6 +391,12 @@ class Racks:
         if (settled, report) != (self._settled, self._report):
             self._settled, self._report = settled, report
             self._changed()
+
+    def _is_new(self) -> bool:
+        """Whether a source has begun to answer lately: what it has forgotten before, nobody saw."""
+        since = self._clock.monotonic() - DOUBTED_FOR
+        times = (asked.answered_at for asked in self._asked)
+        return any(at is not None and at > since for at in times)
 
     def _reported(self, settled: Settled) -> RackReport:
         return RackReport(
