@@ -5,6 +5,7 @@ rack, and of "h9" nobody has heard.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -262,6 +263,46 @@ async def test_keys_of_a_config_map_are_hosts_too() -> None:
 async def test_a_config_map_that_is_no_yaml_tells_nothing() -> None:
     ground = OfConfigMap(FakeNova({}))
     ground.config_maps["racks"] = {"racks.yaml": "- h1: ["}
+    with pytest.raises(RackSourceFailed, match="no YAML mapping"):
+        await ground.source.ask(HOSTS)
+
+
+async def test_a_config_map_is_parsed_beside_the_loop_and_when_it_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large one stopped everything for seconds, four times a minute."""
+    parsed: list[str] = []
+
+    def load(text: str, Loader: Any) -> Any:  # noqa: N803 - as PyYAML has it
+        assert threading.current_thread() is not threading.main_thread()
+        parsed.append(text)
+        return original(text, Loader=Loader)
+
+    ground = OfConfigMap(FakeNova(dict(RACKS)))
+    original = yaml.load
+    monkeypatch.setattr(yaml, "load", load)
+    for _ in range(3):
+        assert (await ground.source.ask(HOSTS)).racks["h1"] == "r1"
+    ground.put({"h1": "r9"})
+    for _ in range(3):
+        assert (await ground.source.ask(HOSTS)).racks["h1"] == "r9"
+    ground.config_maps["racks"] = {"racks.yaml": "- h1: ["}
+    for _ in range(3):
+        with pytest.raises(RackSourceFailed, match="no YAML mapping"):
+            await ground.source.ask(HOSTS)
+    assert len(parsed) == 3
+    del ground.config_maps["racks"]["racks.yaml"]
+    assert (await ground.source.ask(HOSTS)).racks["h1"] == ""
+
+
+async def test_a_config_map_that_would_take_too_long_to_read_tells_nothing() -> None:
+    ground = OfConfigMap(FakeNova({}))
+    ground.config_maps["racks"] = {"racks.yaml": "h1: r1\n" * 80_000}
+    with pytest.raises(RackSourceFailed, match="longer than"):
+        await ground.source.ask(HOSTS)
+    bomb = ["a0: &a0 {h1: r1}"]
+    bomb += [f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}" for n in range(9)]
+    ground.config_maps["racks"] = {"racks.yaml": "\n".join(bomb)}
     with pytest.raises(RackSourceFailed, match="no YAML mapping"):
         await ground.source.ask(HOSTS)
 

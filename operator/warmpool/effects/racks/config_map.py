@@ -1,7 +1,7 @@
 """Racks that somebody keeps in a ConfigMap."""
 
-from collections.abc import Mapping
-from typing import Final
+import asyncio
+from typing import Any, Final
 
 import yaml
 
@@ -16,6 +16,16 @@ REFRESH: Final = 15.0
 WHOLE: Final = "racks.yaml"
 """Key whose value names many hosts at once. Keys of a ConfigMap themselves have few letters."""
 
+MAX_TEXT: Final = 512 * 1024
+"""Characters of that value: some twenty thousand hosts."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Without merge keys: with those, a few lines make a mapping that fills the memory."""
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Leave `<<` as it stands: nothing can be made of it, and so the text is refused."""
+
 
 class ConfigMapSource:
     """Host to rack, out of a ConfigMap."""
@@ -25,6 +35,9 @@ class ConfigMapSource:
         self.refresh = REFRESH
         self._config_map = config_map
         self._read = read
+        self._text = "{}"
+        """What was parsed last."""
+        self._parsed: dict[str, object] | None = {}
 
     async def ask(self, hosts: tuple[Host, ...]) -> Told:
         try:
@@ -34,21 +47,36 @@ class ConfigMapSource:
                 f"ConfigMap {self._config_map!r} cannot be read: {error}"
             ) from error
         known: dict[str, object] = {host: rack for host, rack in data.items() if host != WHOLE}
-        known |= self._whole(data)
+        known |= await self._whole(data.get(WHOLE, "{}"))
         racks = {host.name: rack_name(known.get(host.name)) for host in hosts}
         good = {host: rack for host, rack in racks.items() if rack is not None}
         return Told(good, f"ConfigMap {self._config_map!r} has values that are no names of racks")
 
-    def _whole(self, data: Mapping[str, str]) -> dict[str, object]:
-        try:
-            parsed = yaml.safe_load(data.get(WHOLE, "{}"))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
+    async def _whole(self, text: str) -> dict[str, object]:
+        """Parsed when it has changed, and beside the loop: a large one takes seconds."""
+        if len(text) > MAX_TEXT:
+            raise RackSourceFailed(
+                f"ConfigMap {self._config_map!r}: {WHOLE!r} is longer than {MAX_TEXT} characters"
+            )
+        if text != self._text:
+            self._parsed = await asyncio.to_thread(_mapping, text)
+            self._text = text
+        if self._parsed is None:
             raise RackSourceFailed(
                 f"ConfigMap {self._config_map!r}: {WHOLE!r} is no YAML mapping of hosts to racks"
             )
-        return {str(host): rack for host, rack in parsed.items()}
+        return self._parsed
 
     async def close(self) -> None:
         """There is nothing to free."""
+
+
+def _mapping(text: str) -> dict[str, object] | None:
+    """Host to what shall be its rack. None: it says something else."""
+    try:
+        parsed = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    if not isinstance(parsed, dict):
+        return None
+    return {str(host): rack for host, rack in parsed.items()}
