@@ -369,6 +369,20 @@ async def test_a_list_may_name_hosts_short() -> None:
         await ground.source.close()
 
 
+@pytest.mark.parametrize("page", [2, 100])
+async def test_a_machine_that_a_list_has_twice_has_no_rack(page: int) -> None:
+    """The last of them won, in silence: an old entry, or one of another site."""
+    async with ground_of("cms-by-page") as ground:
+        assert isinstance(ground, OfSite)
+        assert isinstance(ground.site, Cms)
+        ground.site.PAGE = page
+        ground.site.twins = [("H1", "r9"), ("h3", "r2"), ("h1", "r9")]
+        told = await ground.source.ask(HOSTS)
+        assert told.racks == {"h2": "r1", "h3": "r2", "h4": ""}
+        assert "several things" in told.why
+        await ground.source.close()
+
+
 def netbox_of(there: Site, **fields: Any) -> dict[str, Any]:
     return {"netbox": at(there, "") | fields}
 

@@ -62,6 +62,11 @@ class Cms(Site):
 
     PAGE = 2
 
+    def __init__(self, racks: dict[str, str | None] | None = None) -> None:
+        super().__init__(racks)
+        self.twins: list[tuple[str, Any]] = []
+        """Machines and their racks that the list has besides, after the others."""
+
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/machines", self._all), web.get("/machines/{name}", self._one)]
 
@@ -79,15 +84,15 @@ class Cms(Site):
         if spoilt is not None:
             return spoilt
         begin = int(request.query.get("from", "0"))
-        names = sorted(self.racks)
-        page = names[begin : begin + self.PAGE]
-        more = begin + self.PAGE < len(names)
+        rows = [*sorted(self.racks.items()), *self.twins]
+        page = rows[begin : begin + self.PAGE]
+        more = begin + self.PAGE < len(rows)
         following = f"/machines?from={begin + self.PAGE}" if more else None
         if self.trouble == "astray":
             following = "http://127.0.0.2:9/machines?from=2"
         return web.json_response(
             {
-                "machines": [{"name": n, "location": {"rack": self.racks[n]}} for n in page],
+                "machines": [{"name": n, "location": {"rack": rack}} for n, rack in page],
                 "next": following,
                 "cursor": str(begin + self.PAGE) if more else "",
             }

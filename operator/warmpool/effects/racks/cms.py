@@ -85,7 +85,7 @@ class CmsList:
             document = await self._web.get(url)
             if document is None:
                 raise RackSourceFailed("answered 404 to a page of the list")
-            known |= await asyncio.to_thread(self._read, document)
+            await asyncio.to_thread(self._read, document, known)
             url = self._next(url, document)
         else:
             raise RackSourceFailed(f"the list does not end after {MAX_PAGES} pages")
@@ -93,16 +93,16 @@ class CmsList:
             raise RackSourceFailed("the list names no host at all")
         return self._told(hosts, known)
 
-    def _read(self, document: Any) -> dict[str, str | None]:
+    def _read(self, document: Any, known: dict[str, str | None]) -> None:
+        """Add what a page says. A host that the list has twice, in two racks, is in none."""
         config = self._config
         assert config.items is not None  # noqa: S101 - the configuration was checked
         assert config.host is not None  # noqa: S101 - the configuration was checked
-        found: dict[str, str | None] = {}
         for item in find(config.items, document):
             host = first(config.host, item)
             if isinstance(host, str):
-                found[host.lower()] = rack_name(first(config.rack, item))
-        return found
+                name, rack = host.lower(), rack_name(first(config.rack, item))
+                known[name] = rack if known.get(name, rack) == rack else None
 
     def _next(self, url: str, document: Any) -> str | None:
         config = self._config
@@ -124,7 +124,7 @@ class CmsList:
             rack = next((known[name] for name in names if name in known), "")
             if rack is not None:
                 racks[host.name] = rack
-        return Told(racks, "some of what it says is no name of a rack")
+        return Told(racks, "of some hosts it says what is no name of a rack, or several things")
 
     async def close(self) -> None:
         await self._web.close()
