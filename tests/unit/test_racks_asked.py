@@ -357,6 +357,18 @@ async def test_until_the_inventory_answers_vms_are_where_they_were() -> None:
         assert racks.place(hidden(H2, zone="az1"), before).rack == "r2"
 
 
+async def test_a_change_of_the_secret_does_not_forget_whose_ids_hosts_have() -> None:
+    """VMs that were built meanwhile stood on no known hypervisor, and in no rack."""
+    reader = Nova(H1, H2)
+    site = Site(Keeper(h1="r1"), nova=Nova(), apart=reader)
+    async with site.running() as racks:
+        reader.down = True
+        site.configure()
+        await asyncio.sleep(30)
+        place = racks.place(hidden(H1, zone="az1"), Place())
+        assert place == Place("RegionOne", "az1", "r1", "h1.dc")
+
+
 async def test_a_host_that_the_inventory_never_names_is_told_apart_all_the_same() -> None:
     async with Site(Keeper(), nova=Nova(), apart=Nova(H1)).running() as racks:
         server = hidden(H2, zone="az1")

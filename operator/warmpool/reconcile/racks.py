@@ -345,7 +345,7 @@ class Racks:
         """What the former sources have found out is recalled until the new ones have answered."""
         known = self._recalled | dict(self._settled.racks)
         self._recalled = {host: rack for host, rack in known.items() if rack}
-        self._inventory, self._listed, self._by_id = chain.inventory, False, {}
+        self._inventory, self._listed = chain.inventory, False
         self._asked = [_Asked(source) for source in chain.sources]
         self._anew.set()
         self._settle()
