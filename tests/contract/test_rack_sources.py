@@ -341,6 +341,20 @@ async def test_names_of_hosts_are_quoted_into_urls() -> None:
         await ground.source.close()
 
 
+@pytest.mark.parametrize("kind", ["cms-by-host", "netbox"])
+async def test_a_site_that_is_too_slow_for_all_hosts_tells_of_some(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given up in the end, and what it had told was lost: the racks were never known."""
+    monkeypatch.setattr("warmpool.effects.racks.web.ENOUGH", 0.0)
+    async with ground_of(kind) as ground:
+        ground.put({f"h{n}": "r1" for n in range(120)})
+        told = await ground.source.ask(tuple(Host(f"h{n}") for n in range(120)))
+        assert 8 <= len(told.racks) <= 50
+        assert f"slow: it was asked about {len(told.racks)} of 120" in told.why
+        await ground.source.close()
+
+
 @pytest.mark.parametrize("kind", ["cms-by-page", "netbox"])
 async def test_a_list_has_as_many_pages_as_it_likes(kind: str) -> None:
     async with ground_of(kind) as ground:

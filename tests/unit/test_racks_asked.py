@@ -32,6 +32,8 @@ class Keeper:
         self.fails = ""
         self.mute: set[str] = set()
         """Hosts that it does not answer for."""
+        self.at_most = 1000
+        """Hosts that it answers for at a time."""
         self.takes = 0.0
         self.asked: list[tuple[str, ...]] = []
         self.at: list[float] = []
@@ -45,7 +47,8 @@ class Keeper:
             raise ZeroDivisionError
         if self.fails:
             raise RackSourceFailed(self.fails)
-        heard = [host.name for host in hosts if host.name not in self.mute]
+        some = hosts[: self.at_most]
+        heard = [host.name for host in some if host.name not in self.mute]
         return Told({name: self.racks.get(name, "") for name in heard}, "torn")
 
     async def close(self) -> None:
@@ -408,3 +411,13 @@ async def test_the_last_host_that_a_source_does_not_answer_for_may_go_away() -> 
         racks.heed([a_server(3, host="h3", hypervisor="h3.dc")])
         await asyncio.sleep(1)
         assert cms.asked[asked:] == [("h3",)]
+
+
+async def test_a_source_that_never_gets_to_all_hosts_gets_to_each_in_turn() -> None:
+    """Those that it knew no rack of were asked about again and again, and the others never."""
+    hosts = [Host(f"h{n}") for n in range(40)]
+    cms = Keeper(h39="r1")
+    cms.at_most, cms.takes = 2, 10.0
+    async with Site(cms, nova=Nova(*hosts)).running() as racks:
+        await asyncio.sleep(2400)
+        assert racks.of_host("h39") == "r1"

@@ -72,8 +72,9 @@ class _Asked:
     kicked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def due(self, hosts: Iterable[Host], now: float) -> tuple[Host, ...]:
-        """Hosts that it is to be asked about now."""
-        return tuple(host for host in hosts if self._is_due(host.name, now))
+        """Hosts that it is to be asked about now. It may not get to the last: they come in turn."""
+        some = [host for host in hosts if self._is_due(host.name, now)]
+        return tuple(sorted(some, key=lambda host: self.at.get(host.name, float("-inf"))))
 
     def _is_due(self, host: str, now: float) -> bool:
         good = self.source.refresh

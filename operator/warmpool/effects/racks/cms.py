@@ -9,7 +9,7 @@ from warmpool.domain.racks import Host, Told
 from warmpool.effects.racks.config import Http, lasts
 from warmpool.effects.racks.jsonpath import find, first
 from warmpool.effects.racks.names import filled, of_host, rack_name
-from warmpool.effects.racks.web import Web, origin
+from warmpool.effects.racks.web import Patience, Web, origin
 
 MAX_PAGES: Final = 1000
 """Pages of one list."""
@@ -29,6 +29,7 @@ class CmsByHost:
 
     async def ask(self, hosts: tuple[Host, ...]) -> Told:
         """Some hosts may be answered for and others not. Who answers nobody is not asked much."""
+        patience = Patience()
         racks: dict[str, str] = {}
         why = ""
         failures = 0
@@ -44,6 +45,9 @@ class CmsByHost:
                 else:
                     failures, racks[host.name] = 0, answer
             if failures >= MAX_FAILURES:
+                break
+            if patience.is_over():
+                why = why or f"slow: it was asked about {begin + len(some)} of {len(hosts)} hosts"
                 break
         if why and not racks:
             raise RackSourceFailed(why)

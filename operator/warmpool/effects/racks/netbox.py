@@ -10,7 +10,7 @@ from warmpool.domain.errors import RackSourceFailed
 from warmpool.domain.racks import Host, Told
 from warmpool.effects.racks.config import NetBox, lasts
 from warmpool.effects.racks.names import filled, of_host, rack_name
-from warmpool.effects.racks.web import Web, origin
+from warmpool.effects.racks.web import Patience, Web, origin
 
 NAMES: Final = 50
 """Devices asked about in one request: their names make a URL of some kilobytes."""
@@ -36,6 +36,7 @@ class NetBoxSource:
 
     async def ask(self, hosts: tuple[Host, ...]) -> Told:
         """All or nothing of each request; a request that fails leaves its hosts unanswered."""
+        patience = Patience()
         racks: dict[str, str] = {}
         why = ""
         for begin in range(0, len(hosts), NAMES):
@@ -51,6 +52,9 @@ class NetBoxSource:
                     why = f"of {device!r} it says what is no name of a rack, or several things"
                 else:
                     racks[host] = rack
+            if patience.is_over():
+                why = why or f"slow: it was asked about {begin + len(some)} of {len(hosts)} hosts"
+                break
         if why and not racks:
             raise RackSourceFailed(why)
         return Told(racks, why)

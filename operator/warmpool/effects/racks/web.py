@@ -22,6 +22,10 @@ MAX_BODY: Final = 4 * 1024 * 1024
 CONNECTIONS: Final = 8
 """Requests to one source at a time."""
 
+ENOUGH: Final = 60.0
+"""Seconds after which a source that takes many requests tells what it knows so far: well before it
+is given up, and all that with it."""
+
 GOOD: Final = 200
 NOT_FOUND: Final = 404
 REFUSED: Final = (401, 403)
@@ -99,6 +103,18 @@ class Web:
         if self._session is not None:
             await self._session.close()
             await self._sockets.hang_up()
+
+
+class Patience:
+    """How long one round of requests may go on."""
+
+    def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._end = self._time() + ENOUGH
+
+    def is_over(self) -> bool:
+        """Whether what is known so far is to be told."""
+        return self._time() >= self._end
 
 
 @functools.cache
