@@ -87,12 +87,12 @@ class Fleet:
             log=self._directory / f"{identity}.log",
             env={
                 **self._cluster.environment(self.kubeconfig),
-                **self._env,
                 "WARMPOOL_KUBECONFIG": str(self.kubeconfig),
                 "WARMPOOL_IDENTITY": identity,
                 "WARMPOOL_HISTORY_DIR": str(self._directory / f"history-{identity}"),
                 "WARMPOOL_METRICS_PORT": "0",
                 "WARMPOOL_PAGE_PORT": "0",
+                **self._env,
             },
             name=identity,
         )
