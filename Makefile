@@ -55,15 +55,31 @@ dashboards: $(READY) ## render manifests/grafana/ and manifests/kibana/ from the
 crds-check: $(READY) ## crds/ and docs/reference/ are what the models say
 	@$(BIN)/python -m warmpool.tools.crds --check
 
+# Halves that run side by side: one process uses one core.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+
 unit: $(READY) ## pure tests, contracts, scenarios
-	@$(BIN)/pytest -q -m "not integration" tests/unit tests/contract tests/scenario
+	@$(SIDE_BY_SIDE) unit-pure unit-stories
+
+.PHONY: unit-pure unit-stories
+unit-pure: $(READY)
+	@$(BIN)/pytest -q -m "not integration" tests/unit
+
+unit-stories: $(READY)
+	@$(BIN)/pytest -q -m "not integration" tests/contract tests/scenario
 
 coverage: $(READY) ## every branch of the pure packages is tested: api, domain, planning
 	@$(BIN)/pytest -q -m "not integration" tests/unit --cov=warmpool.api --cov=warmpool.domain \
 	  --cov=warmpool.planning --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 integration: $(READY) ## against a real kube-apiserver and etcd
+	@$(SIDE_BY_SIDE) integration-own integration-contracts
+
+.PHONY: integration-own integration-contracts
+integration-own: $(READY)
 	@$(BIN)/pytest -q tests/integration
+
+integration-contracts: $(READY)
 	@$(BIN)/pytest -q -m integration tests/contract
 
 e2e: $(READY) ## journeys of the whole operator, on the local control plane and the simulator
@@ -79,8 +95,8 @@ chaos: $(READY) ## everything goes wrong at once: MINUTES=10 SEED=7, see docs/te
 	@$(BIN)/pytest -q -s -o faulthandler_timeout=0 e2e/test_chaos.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-brief
-chaos-brief: $(READY) ## a minute of it, always the same deeds
-	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 1 --seed $(or $(SEED),1)
+chaos-brief: $(READY) ## two minutes of it, always the same deeds
+	@$(BIN)/pytest -q -s e2e/test_chaos.py --minutes 2 --seed $(or $(SEED),1)
 
 .PHONY: chaos-mutations
 chaos-mutations: $(READY) ## the chaos run must fail once a piece of the operator is taken away
