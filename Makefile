@@ -63,10 +63,10 @@ unit: $(READY) ## pure tests, contracts, scenarios
 
 .PHONY: unit-pure unit-stories
 unit-pure: $(READY)
-	@$(BIN)/pytest -q -m "not integration" tests/unit
+	@$(BIN)/pytest -q -m "not integration" tests/unit tests/contract
 
 unit-stories: $(READY)
-	@$(BIN)/pytest -q -m "not integration" tests/contract tests/scenario
+	@$(BIN)/pytest -q tests/scenario
 
 coverage: $(READY) ## every branch of the pure packages is tested: api, domain, planning
 	@$(BIN)/pytest -q -m "not integration" tests/unit --cov=warmpool.api --cov=warmpool.domain \

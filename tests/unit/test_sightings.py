@@ -78,15 +78,15 @@ def asked_for_all(*servers: Server) -> Sightings:
     return seen
 
 
-def answer(seen: Sightings, *servers: Server) -> list[VmUid]:
-    return seen.take_in(seen.brought_up(everything(*servers)), 10)
+def answer(seen: Sightings, *servers: Server) -> set[VmUid]:
+    return set(seen.take_in(seen.brought_up(everything(*servers)), 10))
 
 
 def test_what_changed_while_all_were_listed_is_as_it_was_told_last() -> None:
     """The page that shows a server may be older than a listing of changes, by minutes."""
     seen = asked_for_all(SERVER, TWO)
     seen.take_in(changes(MOVED), 12)
-    assert answer(seen, SERVER, TWO) == []
+    assert answer(seen, SERVER, TWO) == set()
     assert seen.server(ONE) == MOVED
 
 
@@ -117,7 +117,7 @@ def test_a_second_server_that_came_while_all_were_listed_is_a_stray() -> None:
 
 def test_what_nobody_has_told_of_is_as_the_complete_listing_shows_it() -> None:
     seen = asked_for_all(SERVER, TWO)
-    assert answer(seen, MOVED) == [ONE, VmUid("vm-2")]
+    assert answer(seen, MOVED) == {ONE, VmUid("vm-2")}
     assert seen.servers() == {ONE: MOVED}
 
 
