@@ -14,7 +14,7 @@ from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissi
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
-from warmpool.planning.catalogue import entry_resolved, refusal
+from warmpool.planning.catalogue import refusal
 from warmpool.planning.revision import revision_resolved
 from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
@@ -123,15 +123,7 @@ class Recipe:
         ref = pool.spec.template.flavor_ref
         if ref is None:
             return None
-        found = self._catalogue.find(ref.name)
-        last = self.resolved or pool.status.resolved
-        no_answer = (
-            isinstance(found.entry, NoEntry)
-            and found.entry.reason is Reason.CATALOGUE_UNAVAILABLE
-            and last is not None
-            and last.name == ref.name
-        )
-        return _remembered(found, last) if no_answer and last is not None else found
+        return self._catalogue.find(ref.name)
 
     async def _resolve(self, pool: Pool, session: CloudSession, found: Found | None) -> None:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
@@ -221,9 +213,3 @@ class Recipe:
         if where.key not in data:
             raise NotFound(f"Secret {where.name!r} has no key {where.key!r}: add it")
         return base64.b64encode(data[where.key]).decode("ascii")
-
-
-def _remembered(found: Found, last: ResolvedTemplate) -> Found:
-    """What an entry came to last, while the catalogue does not say."""
-    assert isinstance(found.entry, NoEntry)  # noqa: S101 - asked for only then
-    return Found(entry_resolved(last), found.entry.message)

@@ -2,14 +2,14 @@
 
 import asyncio
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from warmpool.domain.errors import RackSourceFailed
 from warmpool.domain.racks import Host, Told
 from warmpool.effects.racks.config import Http, lasts
 from warmpool.effects.racks.jsonpath import find, first
 from warmpool.effects.racks.names import filled, of_host, rack_name
-from warmpool.effects.racks.web import Patience, Web, origin
+from warmpool.effects.racks.web import Patience, Web, next_page
 
 MAX_PAGES: Final = 1000
 """Pages of one list."""
@@ -115,10 +115,7 @@ class CmsList:
             return None
         if config.next_parameter is not None:
             return _with_parameter(config.url, config.next_parameter, str(value))
-        target = urljoin(url, str(value))
-        if origin(target) != origin(config.url):
-            raise RackSourceFailed("the next page is on another server: it gets no token of ours")
-        return target
+        return next_page(url, str(value))
 
     def _told(self, hosts: tuple[Host, ...], known: dict[str, str | None]) -> Told:
         """A host is found by its whole name, or else by its short one."""

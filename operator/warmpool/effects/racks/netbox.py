@@ -10,7 +10,7 @@ from warmpool.domain.errors import RackSourceFailed
 from warmpool.domain.racks import Host, Told
 from warmpool.effects.racks.config import NetBox, lasts
 from warmpool.effects.racks.names import filled, of_host, rack_name
-from warmpool.effects.racks.web import Patience, Web, origin
+from warmpool.effects.racks.web import Patience, Web, next_page
 
 NAMES: Final = 50
 """Devices asked about in one request: their names make a URL of some kilobytes."""
@@ -97,12 +97,7 @@ class NetBoxSource:
 
     def _next(self, page: dict[str, Any]) -> str | None:
         following = page.get("next")
-        if not following:
-            return None
-        target = urljoin(self._devices, str(following))
-        if origin(target) != origin(self._devices):
-            raise RackSourceFailed("the next page is on another server: it gets no token of ours")
-        return target
+        return next_page(self._devices, str(following)) if following else None
 
     async def close(self) -> None:
         await self._web.close()

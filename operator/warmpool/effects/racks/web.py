@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import orjson
@@ -163,3 +163,15 @@ def origin(url: str) -> tuple[str, str]:
     """Where a token may be sent: scheme and authority."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
+
+
+def next_page(url: str, following: str) -> str:
+    """Where the page after this one is, as this one says.
+
+    Raises:
+        RackSourceFailed: on another server.
+    """
+    target = urljoin(url, following)
+    if origin(target) != origin(url):
+        raise RackSourceFailed("the next page is on another server: it gets no token of ours")
+    return target
