@@ -185,6 +185,51 @@ def test_a_ledger_is_none_of_the_stores_business() -> None:
     assert store.miss(Kind.BINDING_LEDGER, listed(9)) == 0
 
 
+# --- what cannot be read --------------------------------------------------------------------
+
+
+def unreadable(version: int, uid: str = "vm-1") -> dict[str, Any]:
+    body = dict(a_vm_body(version=version, uid=uid))
+    return body | {"spec": "what a newer operator writes"}
+
+
+def test_what_was_read_of_an_object_stands_while_it_cannot_be_read() -> None:
+    store = a_store(a_vm_body(version=5), unreadable(6))
+    assert free(store) == {a_place(): 1}
+    assert store.is_unread("vm-1")
+    assert compared(store, listed(9, unreadable(6))) == 0
+    assert free(store) == {a_place(): 1}
+    store.apply(Kind.WARM_VM, a_vm_body(version=10))
+    assert not store.is_unread("vm-1")
+
+
+def test_what_was_never_read_is_there_until_it_is_deleted_or_has_vanished() -> None:
+    store = a_store(unreadable(5), unreadable(6, "other"))
+    assert store.is_unread("vm-1")
+    assert store.is_unread("other")
+    store.apply(Kind.WARM_VM, unreadable(7), deleted=True)
+    assert not store.is_unread("vm-1")
+    compared(store, listed(9))
+    assert not store.is_unread("other")
+    store.apply(Kind.WARM_VM, unreadable(12))
+    compared(store, listed(11))
+    assert store.is_unread("vm-1"), "it is newer than the LIST"
+
+
+def test_an_object_is_gone_when_it_is_deleted_though_it_cannot_be_read_by_then() -> None:
+    store = a_store(a_vm_body(version=5))
+    store.apply(Kind.WARM_VM, unreadable(6), deleted=True)
+    assert not list(store.vms())
+
+
+def test_an_object_that_cannot_be_read_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    store = a_store(unreadable(5), unreadable(5))
+    compared(store, listed(9, unreadable(5)))
+    (told,) = caplog.records
+    who = f"WarmVM {POOL.namespace}/data-1 cannot be read, and is left alone: spec: Input should"
+    assert told.message.startswith(who)
+
+
 # --- what is free ---------------------------------------------------------------------------
 
 

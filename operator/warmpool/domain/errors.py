@@ -111,6 +111,13 @@ class Invalid(ClusterError):
     """The API server refuses the object or the patch, and would again."""
 
 
+class Unreadable(ClusterError):
+    """The API server has the object, and it makes no sense to us: leave it alone, for it is there.
+
+    The text is its first mistake, and where.
+    """
+
+
 class NotFound(ClusterError):
     """The object is gone."""
 

@@ -3,17 +3,14 @@
 Only `on.event`: kopf then writes nothing to any object, so every replica may run all of it.
 """
 
-import logging
+from functools import partial
 from typing import Any
 
 import kopf
-from pydantic import ValidationError
 
 from warmpool.api.names import GROUP, VERSION, Kind
 from warmpool.handlers.hosting import Post
 from warmpool.reconcile.store import Store
-
-log = logging.getLogger(__name__)
 
 WATCHED = (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)
 
@@ -43,15 +40,5 @@ def register(registry: kopf.OperatorRegistry, store: Store, post: Post) -> None:
 def _register_kind(registry: kopf.OperatorRegistry, store: Store, kind: Kind, post: Post) -> None:
     @kopf.on.event(GROUP, VERSION, kind.plural, id=f"{kind.plural}-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        post(take_in, store, kind, event)
-
-
-def take_in(store: Store, kind: Kind, event: kopf.RawEvent) -> None:
-    """One event of a watch stream. An object that cannot be read is told and left out."""
-    body: Any = event["object"]
-    try:
-        store.apply(kind, body, deleted=event["type"] == "DELETED")
-    except ValidationError as error:
-        meta = body.get("metadata", {})
-        name = f"{meta.get('namespace')}/{meta.get('name')}"
-        log.warning("%s %s cannot be read: %s", kind.value, name, error.errors(include_input=False))
+        body: Any = event["object"]
+        post(partial(store.apply, kind, body, deleted=event["type"] == "DELETED"))

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from warmpool.api.names import Kind
 from warmpool.domain.claims import Fit, Shortage, Undecided
 from warmpool.domain.cloud import Place
+from warmpool.domain.errors import Unreadable
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import Ref
 from warmpool.planning.allocation import allocate
@@ -54,10 +53,8 @@ def question_of(manifest: Mapping[str, Any], namespace: str | None = None) -> Cl
     }
     try:
         return read_claim({**manifest, "metadata": meta, "status": {}})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{where}: {problem['msg']}") from error
+    except Unreadable as error:
+        raise ValueError(str(error)) from error
 
 
 def fit(claim: Claim, store: Store, clock: Clock) -> Answer:

@@ -9,7 +9,7 @@ from typing import Final
 
 from warmpool.api.names import ClaimCondition, ClaimPhase, Kind, Reason
 from warmpool.api.v1alpha1.claim import VMClaimStatus
-from warmpool.domain.errors import CloudError, ClusterError, NotFound, TestFailed
+from warmpool.domain.errors import CloudError, ClusterError, NotFound, TestFailed, Unreadable
 from warmpool.domain.facts import Claim, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.claims import lifetime, pools_of
@@ -162,6 +162,8 @@ class Keeper:
             self._store.apply(Kind.WARM_VM, await self._cluster.get(Kind.WARM_VM, ref))
         except NotFound:
             return None
+        if self._store.is_unread(uid):
+            raise Unreadable(f"WarmVM {ref} cannot be read: nothing is concluded about the claim")
         return self._store.vm(uid)
 
     def _announce(self, claim: Claim, status: VMClaimStatus) -> None:

@@ -358,7 +358,9 @@ class PoolWorker:
         if vm.claim is None:
             return False
         claim = self._store.claim(ClaimUid(vm.claim.uid))
-        return claim is None or claim.phase is ClaimPhase.RELEASED
+        if claim is None:
+            return not self._store.is_unread(vm.claim.uid)
+        return claim.phase is ClaimPhase.RELEASED
 
     def _use(self, facts: PoolFacts, session: CloudSession | None) -> None:
         """Tell the poller whether anything of ours is under way."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
 
 from warmpool.api.names import (
     ANNOTATION_PRESERVE,
@@ -13,12 +15,15 @@ from warmpool.api.names import (
     VmCondition,
 )
 from warmpool.api.v1alpha1 import VMClaim, WarmPool, WarmVM
-from warmpool.api.v1alpha1.base import seconds
+from warmpool.api.v1alpha1.base import Model, seconds
 from warmpool.domain.cloud import Place
+from warmpool.domain.errors import Unreadable
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, PoolUid, Ref, ServerId, VmUid
 from warmpool.planning.revision import revision_of
 from warmpool.ports.cluster import Body
+
+M = TypeVar("M", bound=Model)
 
 PRESERVE_MAX: Final = timedelta(days=14)
 """What is forgotten is gone after that."""
@@ -49,13 +54,22 @@ def read_preserve(annotations: Mapping[str, str]) -> timedelta | None:
         return None
 
 
+def _read(kind: type[M], body: Body) -> M:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unreadable(f"{where}: {first['msg']}") from error
+
+
 def read_vm(body: Body) -> Vm:
     """A WarmVM.
 
     Raises:
-        pydantic.ValidationError: it is none.
+        Unreadable: it is none.
     """
-    vm = WarmVM.model_validate(body)
+    vm = _read(WarmVM, body)
     meta, status = vm.metadata, vm.status
     user = meta.labels.get(LABEL_CLAIM_UID)
     region, server = server_of(vm)
@@ -95,9 +109,9 @@ def read_claim(body: Body) -> Claim:
     """A VMClaim.
 
     Raises:
-        pydantic.ValidationError: it is none.
+        Unreadable: it is none.
     """
-    claim = VMClaim.model_validate(body)
+    claim = _read(VMClaim, body)
     meta = claim.metadata
     return Claim(
         uid=ClaimUid(meta.uid),
@@ -115,9 +129,9 @@ def read_pool(body: Body) -> Pool:
     """A WarmPool.
 
     Raises:
-        pydantic.ValidationError: it is none.
+        Unreadable: it is none.
     """
-    pool = WarmPool.model_validate(body)
+    pool = _read(WarmPool, body)
     meta = pool.metadata
     return Pool(
         uid=PoolUid(meta.uid),

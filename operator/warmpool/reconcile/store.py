@@ -11,20 +11,21 @@ All methods are synchronous: between two awaits of the caller the store does not
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from warmpool.api.names import ClaimPhase, Kind, Phase
 from warmpool.domain.cloud import Place
-from warmpool.domain.errors import WentBack
+from warmpool.domain.errors import Unreadable, WentBack
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.stock import Shelf
 from warmpool.ports.cluster import Body, Snapshot
 from warmpool.reconcile.flavors import Flavors
 from warmpool.reconcile.reading import read_claim, read_pool, read_vm
+from warmpool.reconcile.unread import Unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,16 @@ class _Table(Generic[T]):
         self.by_ref[item.ref] = item
         return True
 
-    def drop(self, item: T) -> T | None:
-        """Take an object out. `item.version` is that of its deletion."""
-        self._gone[item.uid] = item.version
-        self.newest = max(self.newest, item.version)
-        held = self.by_ref.get(item.ref)
-        if held is None or held.uid != item.uid:
+    def drop(self, body: Body) -> T | None:
+        """Take an object out. Its version is that of its deletion, and the rest is not read."""
+        meta, ref = body["metadata"], _ref_of(body)
+        version = int(meta["resourceVersion"])
+        self._gone[meta["uid"]] = version
+        self.newest = max(self.newest, version)
+        held = self.by_ref.get(ref)
+        if held is None or held.uid != meta["uid"]:
             return None
-        return self.by_ref.pop(item.ref)
+        return self.by_ref.pop(ref)
 
     def vanished(self, seen: Iterable[Ref], version: int) -> list[T]:
         """What a LIST of that version does not show any more."""
@@ -148,6 +151,12 @@ class Store:
             Kind.VM_CLAIM: self._claims,
             Kind.WARM_VM: self._vms,
         }
+        self._forget: Mapping[Kind, Callable[[Any], None]] = {
+            Kind.WARM_POOL: self._forget_pool,
+            Kind.VM_CLAIM: self._forget_claim,
+            Kind.WARM_VM: self._forget_vm,
+        }
+        self._unread = Unread()
         self._claim_by_uid: dict[ClaimUid, Claim] = {}
         self._open_claims: dict[ClaimUid, Claim] = {}
         self._vm_by_uid: dict[VmUid, Vm] = {}
@@ -317,22 +326,23 @@ class Store:
         return lambda: self._listeners.remove(listener)
 
     def apply(self, kind: Kind, body: Body, *, deleted: bool = False) -> None:
-        """Take in one object as a watch event or the answer to a write shows it."""
-        match kind:
-            case Kind.WARM_VM if not deleted and self._vms.is_old(body):
-                pass
-            case Kind.VM_CLAIM if not deleted and self._claims.is_old(body):
-                pass
-            case Kind.WARM_VM:
-                self._apply_vm(read_vm(body), deleted=deleted)
-            case Kind.VM_CLAIM:
-                self._apply_claim(read_claim(body), deleted=deleted)
-            case Kind.WARM_POOL:
-                self._apply_pool(read_pool(body), deleted=deleted)
-            case Kind.VM_FLAVOR:
-                self.flavors.apply(body, deleted=deleted)
-            case Kind.BINDING_LEDGER:
-                pass
+        """Take in one object as a watch event or the answer to a write shows it.
+
+        One that cannot be read is told and left out: what was read of it before stands.
+        """
+        if deleted and kind in self._tables:
+            self._drop(kind, body)
+            return
+        try:
+            self._read(kind, body, deleted=deleted)
+        except Unreadable as error:
+            self._unread.add(kind, body, error)
+        else:
+            self._unread.discard(kind, body)
+
+    def is_unread(self, uid: str) -> bool:
+        """There is such an object, though it cannot be read: nobody may take it for gone."""
+        return uid in self._unread
 
     def newest(self, kind: Kind) -> int:
         """The highest resourceVersion that was seen of a kind."""
@@ -347,7 +357,8 @@ class Store:
         if kind is Kind.VM_FLAVOR:
             return
         table = self._tables[kind]
-        if any(table.contradicts(body, version) for body in bodies):
+        odd = (body for body in bodies if table.contradicts(body, version))
+        if not all(self.is_unread(body["metadata"]["uid"]) for body in odd):
             raise WentBack(f"the API server shows {kind.plural} older than before")
 
     def miss(self, kind: Kind, snapshot: Snapshot) -> int:
@@ -358,28 +369,14 @@ class Store:
         """
         if kind is Kind.VM_FLAVOR:
             return self.flavors.reconcile(snapshot)
-        return self._vanished(kind, [_ref_of(body) for body in snapshot.items], snapshot.version)
-
-    def _vanished(self, kind: Kind, seen: Sequence[Ref], version: int) -> int:
-        """Forget what a LIST of that version does not show any more; how many those are."""
-        match kind:
-            case Kind.WARM_VM:
-                lost_vms = self._vms.vanished(seen, version)
-                for vm in lost_vms:
-                    self._forget_vm(vm)
-                return len(lost_vms)
-            case Kind.VM_CLAIM:
-                lost_claims = self._claims.vanished(seen, version)
-                for claim in lost_claims:
-                    self._forget_claim(claim)
-                return len(lost_claims)
-            case Kind.WARM_POOL:
-                lost_pools = self._pools.vanished(seen, version)
-                for pool in lost_pools:
-                    self._forget_pool(pool)
-                return len(lost_pools)
-            case Kind.BINDING_LEDGER | Kind.VM_FLAVOR:
-                return 0
+        if kind not in self._tables:
+            return 0
+        self._unread.miss(kind, snapshot.items, snapshot.version)
+        seen = [_ref_of(body) for body in snapshot.items]
+        lost = self._tables[kind].vanished(seen, snapshot.version)
+        for item in lost:
+            self._forget[kind](item)
+        return len(lost)
 
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """Take in a namespace; None: it is gone."""
@@ -419,12 +416,26 @@ class Store:
         for listener in self._listeners:
             listener(change)
 
-    def _apply_vm(self, vm: Vm, *, deleted: bool) -> None:
-        if deleted:
-            held = self._vms.drop(vm)
-            if held is not None:
-                self._forget_vm(held)
-            return
+    def _read(self, kind: Kind, body: Body, *, deleted: bool) -> None:
+        match kind:
+            case Kind.WARM_VM if not self._vms.is_old(body):
+                self._apply_vm(read_vm(body))
+            case Kind.VM_CLAIM if not self._claims.is_old(body):
+                self._apply_claim(read_claim(body))
+            case Kind.WARM_POOL:
+                self._apply_pool(read_pool(body))
+            case Kind.VM_FLAVOR:
+                self.flavors.apply(body, deleted=deleted)
+            case _:  # the ledger, which has a keeper of its own, and what is known already
+                pass
+
+    def _drop(self, kind: Kind, body: Body) -> None:
+        self._unread.discard(kind, body)
+        held = self._tables[kind].drop(body)
+        if held is not None:
+            self._forget[kind](held)
+
+    def _apply_vm(self, vm: Vm) -> None:
         old = self._vms.by_ref.get(vm.ref)
         if not self._vms.put(vm):
             return
@@ -465,12 +476,7 @@ class Store:
             if not self._of_claim[ClaimUid(vm.claim.uid)]:
                 del self._of_claim[ClaimUid(vm.claim.uid)]
 
-    def _apply_claim(self, claim: Claim, *, deleted: bool) -> None:
-        if deleted:
-            held = self._claims.drop(claim)
-            if held is not None:
-                self._forget_claim(held)
-            return
+    def _apply_claim(self, claim: Claim) -> None:
         old = self._claims.by_ref.get(claim.ref)
         if not self._claims.put(claim):
             return
@@ -490,12 +496,8 @@ class Store:
         self._open_claims.pop(claim.uid, None)
         self._tell(Change(Kind.VM_CLAIM, claim=claim.uid))
 
-    def _apply_pool(self, pool: Pool, *, deleted: bool) -> None:
-        if deleted:
-            held = self._pools.drop(pool)
-            if held is not None:
-                self._forget_pool(held)
-        elif self._pools.put(pool):
+    def _apply_pool(self, pool: Pool) -> None:
+        if self._pools.put(pool):
             self._tell(Change(Kind.WARM_POOL, pool.ref))
 
     def _forget_pool(self, pool: Pool) -> None:

@@ -103,7 +103,8 @@ class Sweeper:
         """
         vm = self._store.vm(owner) if owner is not None else None
         if vm is None:
-            return server.state is not ServerState.DELETED
+            there = owner is not None and self._store.is_unread(owner)
+            return not there and server.state is not ServerState.DELETED
         return stray if vm.server is None else server.id != vm.server
 
     async def _judge(self, server: Server, session: CloudSession) -> None:
