@@ -9,9 +9,14 @@ from lab import SECRET, SPACE, Lab
 from warmpool.api.names import TAG_INSTALLATION, TAG_OWNER, Kind, Phase
 from warmpool.domain.actions import CreateVm
 from warmpool.domain.errors import ClusterUnavailable
+from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, ServerId
+from warmpool.domain.pools import VmView
+from warmpool.ports.cluster import Body
 from warmpool.reconcile.execute import new_vm
+from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.reading import provider_id, read_pool
+from warmpool.reconcile.session import CloudSession
 from warmpool.sim.faults import ApiFault, DeleteFault, ListFault, OutageFault
 
 pytestmark = pytest.mark.looptime
@@ -19,6 +24,10 @@ pytestmark = pytest.mark.looptime
 
 def pools(lab: Lab) -> dict[Ref, object]:
     return dict(lab.cluster.peek(Kind.WARM_POOL))
+
+
+def is_going(vm: Body) -> bool:
+    return "deletionTimestamp" in vm["metadata"]
 
 
 async def filled(lab: Lab, **spec: object) -> Ref:
@@ -276,6 +285,38 @@ async def test_a_large_pool_shrinks_to_exactly_its_replicas() -> None:
         await lab.change(pool, replicas=20)
         await lab.until(lambda: lab.is_even(pool, 20))
         assert lab.posts() == 150
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["shrinks", "is deleted"])
+async def test_vms_that_wait_for_their_ends_are_not_looked_at_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, *, whole: bool
+) -> None:
+    """Whatever wakes their pool: of a large one there are thousands."""
+    looks = 0
+    view = PoolWorker._view
+
+    def counted(worker: PoolWorker, vm: Vm, session: CloudSession | None) -> VmView:
+        nonlocal looks
+        looks += 1
+        return view(worker, vm, session)
+
+    monkeypatch.setattr(PoolWorker, "_view", counted)
+    async with Lab() as lab:
+        pool = await filled(lab, replicas=150, maxConcurrent=200)
+        hang = lab.arm(DeleteFault(effect="hang"))
+        if whole:
+            lab.delete(Kind.WARM_POOL, pool)
+        else:
+            await lab.change(pool, replicas=10)
+        going = 150 if whole else 140
+        await lab.until(lambda: sum(is_going(vm) for _, vm in lab.vms()) == going)
+        looks = 0
+        for n in range(100):
+            note = [{"op": "add", "path": "/metadata/annotations", "value": {"note": str(n)}}]
+            await lab.cluster.patch(Kind.WARM_POOL, pool, note)
+            await lab.always(lambda: True, 0.1)
+        assert looks <= 10 * going, "a look whenever one's delete is tried again, not at each note"
+        hang()
 
 
 async def test_a_pool_that_is_deleted_waits_for_its_claims_and_for_nova_to_say_404() -> None:

@@ -84,7 +84,7 @@ def next_step(view: VmView, rules: Rules) -> Step:
     if view.busy or view.settling or (view.leaving and not view.vm.deleting):
         return WAIT
     if view.not_before is not None and view.not_before > rules.now:
-        return Step(look_again=view.not_before)
+        return Step(look_again=view.not_before, at_rest=view.vm.phase is Phase.TERMINATING)
     vm = view.vm
     if vm.deleting:
         return Step(Terminate(vm)) if vm.finalized else WAIT

@@ -222,7 +222,7 @@ class PoolWorker:
         waits = self._look_back.waits(self._ref)
         self._surveyor.look(session, self._recipe.latest)
         facts = self._observe(pool, session, whole=waits)
-        if excess(facts) or pool.deleting or wants_all(facts):
+        if excess(facts) or wants_all(facts):
             facts = self._observe(pool, session, whole=True)
         decided = self._hold_against_nova(facts) if waits else self._marking.paced(plan(facts))
         self._views.settle(facts.vms, decided, facts.zones)
@@ -366,7 +366,7 @@ class PoolWorker:
         """Tell the poller whether anything of ours is under way."""
         if session is None:
             return
-        moving = any(_is_moving(view) for view in facts.vms)
+        moving = facts.tally["deleting",] > 0 or any(_is_moving(view) for view in facts.vms)
         session.use(self._ref, busy=moving or bool(self._memory.creating))
         self._surveyor.ask(facts)
 
@@ -481,7 +481,6 @@ def _goes_last(action: Action) -> bool:
 
 
 def _is_moving(view: VmView) -> bool:
-    """A change of its server is expected soon: it is built, or deleted."""
+    """A change of its server is expected soon: it is being built."""
     vm = view.vm
-    settled = vm.phase is Phase.READY or is_sick(vm) or view.taken
-    return vm.deleting or not settled
+    return not (vm.phase is Phase.READY or is_sick(vm) or view.taken)

@@ -22,6 +22,9 @@ from warmpool.domain.pools import Mark, Plan, VmView, marks
 PART: Final = 250
 """VMs at rest that are looked at again in one pass: some milliseconds."""
 
+RESTFUL: Final = (Phase.READY, Phase.TERMINATING)
+"""Phases in which a VM may be at rest. A build never is: it is told apart from its neighbours."""
+
 
 class Views:
     """What is known of the VMs of one pool."""
@@ -76,10 +79,13 @@ class Views:
         return tuple(view(vms[uid]) for uid in sorted(self._awake, key=lambda u: vms[u].ref))
 
     def settle(self, views: Iterable[VmView], plan: Plan, zones: Sequence[str]) -> None:
-        """Lay to rest what is ready and has nothing to be done about."""
+        """Lay to rest what is ready or on its way out and has nothing to be done about.
+
+        Deletes take their time: of a large pool that shrinks, thousands may be waiting for theirs.
+        """
         for view in views:
             vm = view.vm
-            if vm.phase is Phase.READY and not vm.deleting and vm.uid not in plan.restless:
+            if vm.phase in RESTFUL and vm.uid not in plan.restless:
                 counted = tuple(marks(view, zones))
                 self._resting[vm.uid] = counted
                 self.rest.update(counted)
