@@ -27,7 +27,11 @@ def without(key: str) -> dict[str, str]:
     return {k: v for k, v in AUTH.items() if k != key}
 
 
+KIND = "v3applicationcredential"
+SECRET = {"application_credential_secret": "hunter2"}
 APPLICATION = {"auth_url": "http://k/v3", "application_credential_id": "a"}
+WHOLE = APPLICATION | SECRET
+BY_NAME = {"auth_url": "http://k/v3", "application_credential_name": "ours"} | SECRET
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,9 @@ APPLICATION = {"auth_url": "http://k/v3", "application_credential_id": "a"}
             a_file(APPLICATION, auth_type="v3applicationcredential"),
             "auth.application_credential_secret is missing",
         ),
+        (a_file(WHOLE), "'auth_type: v3applicationcredential' is missing"),
+        (a_file(WHOLE | {"project_name": "lab"}, auth_type=KIND), "auth.project_name must go"),
+        (a_file(BY_NAME, auth_type=KIND), "the name of a credential is its user's"),
         (a_file(without("user_domain_name"), auth_type="v3password"), "a user_domain_id or"),
         (a_file(auth_type="v3nonesuch"), "unknown 'auth_type'"),
         (a_file(auth_type="v3websso"), "'auth_type' needs a person"),

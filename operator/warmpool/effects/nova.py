@@ -47,7 +47,6 @@ from warmpool.domain.errors import (
     CloudConfigInvalid,
     CloudError,
     CloudUnavailable,
-    CredentialsRefused,
     OutcomeUnknown,
     RequestRejected,
 )
@@ -67,6 +66,7 @@ from warmpool.effects.nova_calls import (
 )
 from warmpool.effects.nova_config import read_cloud, secrets_of
 from warmpool.effects.nova_reading import Page, clean
+from warmpool.effects.nova_refusals import login_refusal
 
 T = TypeVar("T")
 
@@ -547,12 +547,8 @@ def _versioned(endpoint: str | None, service: Service) -> str:
 
 
 def _not_sent(call: Call, error: Exception) -> CloudError:
-    """Keystone's own words stay out: it quotes the password that it finds malformed."""
     if isinstance(error, login.HttpError):
-        said = f"{call.name}: Keystone answered {error.http_status} to the login"
-        if isinstance(error, login.Unauthorized | login.Forbidden):
-            return CredentialsRefused(said)
-        return CloudUnavailable(said)
+        return login_refusal(call, error.http_status or 0, error.url or "")
     return CloudUnavailable(f"{call.name}: {clean(str(error))}")
 
 

@@ -22,10 +22,23 @@ _APPLICATION: Final = (
     ("application_credential_id", "application_credential_name"),
     ("application_credential_secret",),
 )
+APPLICATION_CREDENTIAL: Final = "v3applicationcredential"
+SCOPES: Final = (
+    "project_name",
+    "project_id",
+    "tenant_name",
+    "tenant_id",
+    "domain_name",
+    "domain_id",
+    "system_scope",
+)
+"""Keys below `auth` that must not stand with an application credential: Keystone refuses a login
+that asks for another scope than its own, with the 401 of a wrong secret."""
+
 NEEDED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "password": _PASSWORD,
     "v3password": _PASSWORD,
-    "v3applicationcredential": _APPLICATION,
+    APPLICATION_CREDENTIAL: _APPLICATION,
 }
 """Keys below `auth` that each kind of login needs, one of each group, besides `auth_url`. What is
 not here keystoneauth checks by itself."""
@@ -101,9 +114,25 @@ def _check_auth(cloud: str, kind: str, auth: Mapping[str, object]) -> None:
             raise CloudConfigInvalid(
                 f"clouds.yaml: cloud {cloud!r}: auth.{key} must be a string: put it in quotes"
             )
+    if why := _misfit(kind, auth):
+        raise CloudConfigInvalid(f"clouds.yaml: cloud {cloud!r}: {why}")
     needed = () if kind in WITHOUT_URL else (("auth_url",), *NEEDED.get(kind, ()))
     for group in needed:
         if not any(auth.get(key) for key in group):
             raise CloudConfigInvalid(
                 f"clouds.yaml: cloud {cloud!r}: auth.{' or auth.'.join(group)} is missing"
             )
+
+
+def _misfit(kind: str, auth: Mapping[str, object]) -> str:
+    """What is wrong with an application credential. Empty: nothing, or there is none."""
+    if kind != APPLICATION_CREDENTIAL:
+        is_one = auth.get("application_credential_secret") and not auth.get("password")
+        return f"'auth_type: {APPLICATION_CREDENTIAL}' is missing" if is_one else ""
+    for key in SCOPES:
+        if auth.get(key):
+            return f"auth.{key} must go: an application credential is for a project of its own"
+    by_name = not auth.get("application_credential_id") and auth.get("application_credential_name")
+    if by_name and not (auth.get("username") or auth.get("user_id")):
+        return "auth.username or auth.user_id is missing: the name of a credential is its user's"
+    return ""

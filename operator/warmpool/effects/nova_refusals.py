@@ -17,15 +17,17 @@ from warmpool.domain.errors import (
     OutcomeUnknown,
     RequestRejected,
 )
-from warmpool.effects.nova_calls import Answer, Effect
+from warmpool.effects.nova_calls import Answer, Call, Effect
 from warmpool.effects.nova_reading import error_text, read_fault
 
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
 REQUEST_TIMEOUT: Final = 408
 SERVER_ERROR: Final = 500
 RATE_LIMITS: Final = frozenset({413, 429})
 REFUSALS: Final = range(400, 500)
+LOGIN_PATH: Final = "/auth/tokens"
 
 _POLICY: Final = re.compile(r"policy doesn't allow (\S+) to be performed", re.IGNORECASE)
 _WHOLE_CALL: Final = re.compile(r"os_compute_api:[a-z-]+:(create|delete|rebuild)")
@@ -49,6 +51,20 @@ def refusal(answer: Answer) -> CloudError:
     if effect is Effect.NONE or status not in REFUSALS:
         return CloudUnavailable(said)
     return RequestRejected(said)
+
+
+def login_refusal(call: Call, status: int, url: str) -> CloudError:
+    """The error that Keystone's refusal of a login stands for.
+
+    Its own words stay out: it quotes the password that it finds malformed. A 404 is its answer to
+    the id of an application credential that was deleted, and a proxy's to a wrong `auth_url`.
+    """
+    said = f"{call.name}: Keystone answered {status} to the login"
+    if status in (UNAUTHORIZED, FORBIDDEN):
+        return CredentialsRefused(said)
+    if status == NOT_FOUND and url.endswith(LOGIN_PATH):
+        return CredentialsRefused(f"{said}: an application credential may have been revoked")
+    return CloudUnavailable(said)
 
 
 def _capacity(effect: Effect, status: int, text: str) -> Reason | None:

@@ -96,6 +96,7 @@ class SimCloud:
         installation: InstallationId,
         admin: bool = True,
         timeout: float = 60.0,
+        is_good: Callable[[], bool] = lambda: True,
     ) -> None:
         """Take a part of `nova`.
 
@@ -104,10 +105,12 @@ class SimCloud:
             installation: Whose servers are ours.
             admin: Whether the role sees hosts and racks.
             timeout: Seconds after which a call is given up.
+            is_good: Whether the credentials are, now.
         """
         self._nova = nova
         self._mine = f"{TAG_INSTALLATION}{installation}"
         self._admin = admin
+        self._is_good = is_good
         self._timeout = timeout
         self._project = nova.project()
 
@@ -513,7 +516,7 @@ class SimCloud:
         self, method: str, path: str, steps: tuple[Callable[[], object], ...], *, changes: bool
     ) -> bool:
         """Let the faults strike. Returns whether the answer is to be lost when the work is done."""
-        if self._nova.faults.away("credentials"):
+        if self._nova.faults.away("credentials") or not self._is_good():
             raise Refused(401, "The request you have made requires authentication.")
         for fault in self._nova.faults.api(method, path):
             if fault.effect == "status":

@@ -101,6 +101,7 @@ async def running(spec: WorldSpec, *, port: int = 0, seed: int = 1) -> AsyncIter
         views, started = Views(nova.world, url), nova.world.time.moment()
         guest_port = guests.port if guests else None
         site = Site(nova, url, views, guest_port, clock.advance, started)
+        http_keystone.stock(site)
         runner = web.AppRunner(application(site), access_log=None, shutdown_timeout=0.5)
         await runner.setup()
         await web.SockSite(runner, listener).start()

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from warmpool.sim.credentials import Credential, Credentials
 from warmpool.sim.errors import Refused, bad_request, policy
 from warmpool.sim.nova import LATEST, Nova
 from warmpool.sim.views import Version, Views
@@ -44,6 +45,8 @@ class Token:
     caller: Caller
     body: Mapping[str, object]
     expires: float
+    credential: Credential | None = None
+    """The application credential that it was had with. None: a password."""
 
 
 @dataclass(slots=True)
@@ -60,13 +63,17 @@ class Site:
     """Pushes the clock ahead."""
     started: datetime
     tokens: dict[str, Token] = field(default_factory=dict)
+    credentials: Credentials = field(default_factory=Credentials)
+    refused: int = 0
+    """Calls whose token was not good."""
 
     def caller(self, token: str) -> Caller | None:
         """Who calls. None: nobody that is known, or not any more."""
         known = self.tokens.get(token)
         if known is None or self.nova.faults.away("credentials"):
             return None
-        if known.expires <= self.nova.world.time.at:
+        revoked = known.credential is not None and not self.credentials.has(known.credential.id)
+        if revoked or known.expires <= self.nova.world.time.at:
             del self.tokens[token]
             return None
         return known.caller
@@ -163,6 +170,7 @@ def guarded(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]
         site.nova.settle()
         caller = site.caller(request.headers.get("X-Auth-Token", ""))
         if caller is None:
+            site.refused += 1
             uri = f'Keystone uri="{site.base}/identity/v3"'
             return answer(UNAUTHORIZED, 401, {"WWW-Authenticate": uri})
         headers: dict[str, str] = {}
