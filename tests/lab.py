@@ -9,15 +9,18 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self
+
+import yaml
 
 from builders import a_pool_body
 from doubles.cluster import FakeCluster
 from warmpool.api.names import TAG_OWNER, Kind
 from warmpool.api.v1alpha1.pool import HTTPGet
-from warmpool.domain.cloud import BuildSpec, NetworkChoice, ServerRequest
+from warmpool.domain.cloud import BuildSpec, Identity, NetworkChoice, ServerRequest
 from warmpool.domain.errors import NotLeading
 from warmpool.domain.history import Record
 from warmpool.domain.ids import InstallationId, Ref, VmUid
@@ -57,6 +60,18 @@ class Answering:
         return "" if self._nova.answers(address) else f"port {ask.port} does not answer HTTP"
 
 
+class OfProject(SimCloud):
+    """A cloud whose tokens name a project of another name than the one that all servers are in."""
+
+    def __init__(self, project: str, nova: Nova, **how: Any) -> None:
+        super().__init__(nova, **how)
+        self._called = project
+
+    async def identity(self) -> Identity:
+        who = await super().identity()
+        return replace(who, project_id=self._called, project=self._called) if self._called else who
+
+
 class Lab:
     """One cloud, one API server, and the replica that leads."""
 
@@ -79,6 +94,10 @@ class Lab:
         `behind`. A listing has `page` servers a page.
         """
         self.open_racks: OpenRacks = open_racks
+        self.revoked: set[str] = set()
+        """Passwords in clouds.yaml that are good no more: see `credentials`."""
+        self.projects: dict[str, str] = {}
+        """Password to the project that it is for, where that is not the cloud's own."""
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
         self._admin = admin
@@ -176,9 +195,16 @@ class Lab:
         if self._watching is not None:
             self._watching.cancel()
 
-    def _open(self, _text: str, cloud: str, installation: InstallationId) -> Cloud:
+    def _open(self, text: str, cloud: str, installation: InstallationId) -> Cloud:
         admin = self._admin or cloud.endswith("-admin")
-        return SimCloud(self.nova, installation=installation, admin=admin)
+        password = (yaml.safe_load(text)["clouds"].get(cloud) or {}).get("password", "")
+        return OfProject(
+            self.projects.get(password, ""),
+            self.nova,
+            installation=installation,
+            admin=admin,
+            is_good=lambda: password not in self.revoked,
+        )
 
     async def _count(self) -> None:
         while True:
@@ -226,10 +252,17 @@ class Lab:
         self.cluster.put(Kind.WARM_POOL, a_pool_body(ref, **({"maxConcurrent": 50} | spec)))
         return ref
 
+    def credentials(self, secret: Ref = SECRET, **passwords: str) -> None:
+        """Write clouds.yaml into a Secret: a password for each cloud, `_` for `-` in its name."""
+        clouds = {name.replace("_", "-"): {"password": p} for name, p in passwords.items()}
+        before = self.cluster.secrets.get(secret, {})
+        text = yaml.safe_dump({"clouds": clouds}).encode()
+        self.cluster.secrets[secret] = {**before, "clouds.yaml": text}
+
     def racks(self, text: str) -> None:
         """Write racks.yaml into the cloud's Secret."""
         self.cluster.secrets[SECRET] = {
-            "clouds.yaml": b"clouds: {}",
+            **self.cluster.secrets[SECRET],
             "racks.yaml": text.encode(),
         }
 

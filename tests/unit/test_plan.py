@@ -66,12 +66,32 @@ from warmpool.planning.sizing import (
 )
 
 PROBLEM = Problem(Reason.IMAGE_NOT_FOUND, "no such image")
+REFUSED = Problem(Reason.CREDENTIALS_REFUSED, "401", "spec.cloudRef.secretName")
 HOLD = Hold(after(20), Reason.QUOTA_EXCEEDED, "no more")
 PENDING = a_vm(1, Phase.PENDING)
 
 
 def test_a_new_pool_creates_its_vms() -> None:
     assert plan(some_facts(replicas=2)).actions == (CreateVm(""), CreateVm(""))
+
+
+def test_refused_credentials_stop_builds_and_deletes_and_condemn_nothing() -> None:
+    """Surplus VMs went all the same, and those that had not come up when their time was over."""
+    slow = a_vm(3, Phase.BUILDING, created=after(-4000))
+    late = a_view(slow, a_server(3, ServerState.BUILDING), posted_at=after(-4000))
+    going = a_view(a_vm(4, deleting=True), a_server(4))
+    failed = a_view(a_vm(5, Phase.FAILED))
+    bare = a_view(a_vm(6, Phase.PENDING))
+    some = (ready(1), ready(2), late, going, failed, bare)
+    assert plan(some_facts(*some, replicas=1, problem=REFUSED)).actions == ()
+    done = {type(action) for action in plan(some_facts(*some, replicas=1)).actions}
+    assert {Discard, Fail, Terminate} <= done
+
+
+def test_a_pool_that_goes_while_its_credentials_are_refused_asks_nova_for_nothing() -> None:
+    going = a_view(a_vm(2, deleting=True), a_server(2))
+    facts = some_facts(ready(1), going, pool=a_pool(deleting=True), problem=REFUSED)
+    assert [type(action) for action in plan(facts).actions] == [Discard]
 
 
 def test_a_full_pool_does_nothing_and_needs_no_waking() -> None:
@@ -270,7 +290,7 @@ def any_facts(draw: st.DrawFn) -> PoolFacts:
         pool=pool,
         creating=draw(st.sampled_from([{}, {"az1": 1}, {"": 2}])),
         cloud_ready=draw(st.sampled_from([True, True, False])),
-        problem=draw(st.sampled_from([None, None, PROBLEM])),
+        problem=draw(st.sampled_from([None, None, PROBLEM, REFUSED])),
         holds=draw(st.sampled_from([{}, {}, {"az1": HOLD}, {"": HOLD}])),
         tokens=draw(st.sampled_from([None, 0, 1, 3])),
         wanted=draw(st.integers(0, 7)),

@@ -390,6 +390,39 @@ async def test_members_alone_are_told_why_there_are_no_racks() -> None:
         assert racks.place(server, Place()) == Place("RegionOne", "az1", "", server.host_id[:16])
 
 
+async def test_an_inventory_that_fails_is_told_of_and_what_it_said_stands() -> None:
+    """It was only in the log."""
+    apart = Nova(H1, H2)
+    async with Site(Keeper(h1="r1", h2="r2"), apart=apart).running() as racks:
+        apart.down = True
+        await asyncio.sleep(100)
+        assert (racks.report.unlisted, racks.of_host("h1")) == ("503", "r1")
+        apart.down = False
+        await asyncio.sleep(100)
+        assert racks.report.unlisted == ""
+
+
+async def test_one_failure_to_list_the_hosts_is_nobody_s_concern() -> None:
+    apart = Nova(H1, H2)
+    site = Site(Keeper(h1="r1", h2="r2"), apart=apart)
+    async with site.running() as racks:
+        apart.down = True
+        await asyncio.sleep(60)
+        apart.down = False
+        assert racks.report.unlisted == ""
+        await asyncio.sleep(60)
+        assert racks.report.unlisted == ""
+
+
+async def test_an_inventory_that_may_not_see_hosts_any_more_is_told_of() -> None:
+    apart = Nova(H1, H2)
+    async with Site(Keeper(h1="r1", h2="r2"), apart=apart).running() as racks:
+        apart.answer = Hosts(visible=False, why_not="403")
+        await asyncio.sleep(100)
+        assert (racks.report.unlisted, racks.report.hosts) == ("403", 2)
+        assert racks.of_host("h1") == "r1"
+
+
 async def test_a_host_that_nova_has_no_more_is_forgotten() -> None:
     nova = Nova(H1, H2)
     async with Site(Keeper(h1="r1"), nova=nova).running() as racks:

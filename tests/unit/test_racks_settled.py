@@ -114,6 +114,13 @@ KNOWN = RackReport(hosts=4, looked=True)
             RackReport(hidden="403"), None, Reason.RACKS_UNKNOWN, "403", id="hidden from members"
         ),
         pytest.param(
+            RackReport(4, unlisted="503", silent=("cms: 500",), looked=True),
+            False,
+            Reason.INVENTORY_UNAVAILABLE,
+            "the hosts cannot be listed: 503; what was known before stands",
+            id="unlisted",
+        ),
+        pytest.param(
             RackReport(4, wrong="racks.yaml: x"),
             False,
             Reason.RACK_CONFIG_INVALID,

@@ -174,6 +174,7 @@ class Reason(StrEnum):
     # racks of a cloud
     RACKS_KNOWN = "RacksKnown"
     RACKS_CONTRADICT = "RacksContradict"
+    INVENTORY_UNAVAILABLE = "InventoryUnavailable"
     RACK_SOURCE_SILENT = "RackSourceSilent"
     RACK_CONFIG_INVALID = "RackConfigInvalid"
     # dependencies of a pool

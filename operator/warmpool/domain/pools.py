@@ -328,6 +328,11 @@ class PoolFacts:
         return {site.place.hypervisor: site.place for site in self.survey.sites or ()}
 
     @property
+    def frozen(self) -> bool:
+        """Whether nobody may ask the cloud: the credentials are refused, or there are none."""
+        return self.problem is not None and self.problem.field.startswith("spec.cloudRef")
+
+    @property
     def zones(self) -> Sequence[str]:
         """Zones that the pool builds in; the empty one stands for Nova's choice."""
         return self.pool.spec.availability_zones or [""]

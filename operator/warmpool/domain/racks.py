@@ -70,6 +70,9 @@ class RackReport:
     """Sources that do not answer, each with why. What they said before stands."""
     hidden: str = ""
     """Why the credentials see no hosts."""
+    unlisted: str = ""
+    """Why the inventory, which should see the hosts, cannot list them now. What was known of them
+    before stands."""
     wrong: str = ""
     """What is wrong with racks.yaml. The former chain stands."""
     looked: bool = False

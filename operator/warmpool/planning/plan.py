@@ -5,7 +5,21 @@ from dataclasses import replace
 from datetime import datetime
 
 from warmpool.api.names import Phase, Reason
-from warmpool.domain.actions import Action, Build, ConfirmLost, CreateVm, Discard, Keep, Preserve
+from warmpool.domain.actions import (
+    Action,
+    Build,
+    Check,
+    ConfirmLost,
+    CreateVm,
+    Discard,
+    Keep,
+    MakeReady,
+    Preserve,
+    Release,
+    Relocate,
+    ReportBuilding,
+    Sicken,
+)
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import (
     PRESERVED_AT_MOST,
@@ -31,6 +45,8 @@ def plan(facts: PoolFacts) -> Plan:
     alarms = {uid: step.look_again for uid, step in looked if step.at_rest and step.look_again}
     steps = [step for _, step in looked if not step.at_rest]
     stepping = [s.action for s in steps if s.action is not None]
+    if facts.frozen:
+        stepping = [action for action in stepping if _may_be_done_frozen(action, facts)]
     if _is_still(facts):
         return Plan(tuple(stepping), _earliest(facts, steps), restless, alarms, facts.mending)
     leaving, left = _leaving(facts, stepping)
@@ -97,8 +113,22 @@ def _is_lost(view: VmView) -> bool:
 
 
 def _is_still(facts: PoolFacts) -> bool:
-    """Nothing is built or given up: paused."""
-    return facts.pool.spec.paused and not facts.pool.deleting
+    """Nothing is built or given up: paused, or frozen."""
+    return (facts.pool.spec.paused or facts.frozen) and not facts.pool.deleting
+
+
+def _may_be_done_frozen(action: Action, facts: PoolFacts) -> bool:
+    """Whether it neither asks the cloud nor gives a VM up on what the cloud said before.
+
+    Each call would be one more login that is refused, and Keystone may lock an account for many.
+    """
+    match action:
+        case MakeReady() | ReportBuilding() | Relocate() | Sicken() | Check() | Release():
+            return True
+        case Discard():
+            return facts.pool.deleting
+        case _:
+            return False
 
 
 def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:

@@ -89,6 +89,7 @@ def finding(report: RackReport) -> tuple[bool | None, Reason, str]:
 def _findings(report: RackReport) -> Iterator[tuple[bool | None, Reason, str]]:
     """What might be said, the weightiest first; empty texts say nothing."""
     yield False, Reason.RACK_CONFIG_INVALID, report.wrong
+    yield False, Reason.INVENTORY_UNAVAILABLE, _unlisted(report)
     yield None, Reason.RACKS_UNKNOWN, report.hidden
     yield None, Reason.RACKS_UNKNOWN, "" if report.looked else "not looked at yet"
     yield False, Reason.RACK_SOURCE_SILENT, _silence(report)
@@ -96,6 +97,12 @@ def _findings(report: RackReport) -> Iterator[tuple[bool | None, Reason, str]]:
     unknown = _listed(report.unknown, ", ")
     count = f"{len(report.unknown)} of {report.hosts} hosts are in no rack that a source knows"
     yield False, Reason.RACKS_UNKNOWN, f"{count}: {unknown}" if unknown else ""
+
+
+def _unlisted(report: RackReport) -> str:
+    if not report.unlisted:
+        return ""
+    return f"the hosts cannot be listed: {report.unlisted}; what was known before stands"
 
 
 def _silence(report: RackReport) -> str:

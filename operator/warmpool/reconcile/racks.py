@@ -47,6 +47,10 @@ inventory that is restored is empty for a while."""
 HOSTS_EVERY: Final = 60.0
 """Seconds between looks at which hosts there are."""
 
+TOLD_AFTER: Final = 2
+"""Failures in a row to list the hosts before anybody is told: one is followed by another attempt in
+seconds."""
+
 FORGET_AFTER: Final = 180.0
 """Seconds after which a host is forgotten that Nova has no more and that has no server of ours."""
 
@@ -109,6 +113,7 @@ class Racks:
         self._project = ""
         self._listed = False
         self._hidden = ""
+        self._unlisted = ""
         self._wrong = ""
         self._strange: set[str] = set()
         """`hostId`s that the next look at the hosts is to explain."""
@@ -308,6 +313,8 @@ class Racks:
             except CloudError as error:
                 failures += 1
                 log.info("racks: the hosts cannot be listed: %s", error)
+                self._unlisted = str(error) if failures >= TOLD_AFTER else self._unlisted
+                self._settle()
             pause = min(RETRY * 2.0**failures, HOSTS_EVERY) if failures else HOSTS_EVERY
             await asyncio.sleep(ASK_AT_MOST)
             with suppress(TimeoutError):
@@ -321,6 +328,7 @@ class Racks:
             self._project = (await self._cloud.identity()).project_id
         before = self._listed, self._by_id, self._baffling
         self._hidden = "" if found.visible else found.why_not
+        self._unlisted = self._hidden if self._inventory is not self._cloud else ""
         self._listed = True
         for host in found.hosts:
             self._meet(host)
@@ -346,7 +354,7 @@ class Racks:
         """What the former sources have found out is recalled until the new ones have answered."""
         known = self._recalled | dict(self._settled.racks)
         self._recalled = {host: rack for host, rack in known.items() if rack}
-        self._inventory, self._listed = chain.inventory, False
+        self._inventory, self._listed, self._unlisted = chain.inventory, False, ""
         self._asked = [_Asked(source) for source in chain.sources]
         self._anew.set()
         self._settle()
@@ -406,6 +414,7 @@ class Racks:
             contradictions=settled.contradictions,
             silent=tuple(asked.why for asked in self._asked if asked.why),
             hidden=self._hidden if not self._hosts else "",
+            unlisted=self._unlisted,
             wrong=self._wrong,
             looked=self._first.is_set(),
         )

@@ -47,6 +47,8 @@ class Recipe:
         self._note = note
         self._clock = clock
         self._generation = -1
+        self._session: CloudSession | None = None
+        """The one that the template was resolved with."""
         self._found: Found | None = None
         self._spec: BuildSpec | None = None
         self._revision = ""
@@ -102,8 +104,9 @@ class Recipe:
             return session
         found = self._find(pool)
         is_due = self.due is None or now >= self.due
-        if self._generation != pool.generation or is_due or found != self._found:
-            self._found = found
+        is_other = session is not self._session  # these credentials may be another project's
+        if self._generation != pool.generation or is_due or is_other or found != self._found:
+            self._session, self._found = session, found
             await self._resolve(pool, session, found)
         return session
 

@@ -53,8 +53,9 @@ WakePool = Callable[[Ref], None]
 def problem_of(error: CloudError) -> Problem:
     """What a failed call says about the pools that use the cloud."""
     if isinstance(error, CredentialsRefused):
-        remedy = f"correct the credentials in {CLOUDS_YAML} of the Secret"
-        return Problem(error.reason, f"{error}: {remedy}", "spec.cloudRef.secretName")
+        remedy = f"correct the credentials in {CLOUDS_YAML} of the Secret; until then nothing is"
+        text = f"{error}: {remedy} built or deleted, and ready VMs are handed out"
+        return Problem(error.reason, text, "spec.cloudRef.secretName")
     return Problem(error.reason, str(error))
 
 
