@@ -108,9 +108,9 @@ soak: $(READY) ## pools left alone with a cloud that misbehaves: MINUTES=30 SEED
 storm: $(READY) ## many claims while leaders are killed, replayed and checked; WARMPOOL_STORM=full for 1,000
 	@$(BIN)/pytest -q -s e2e/test_claims_storm.py
 
-e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names; LAB=pid-files: it may be broken
+e2e-openstack: $(READY) ## the journeys on the cloud that OS_CLOUD names; MEMBER=a plain member's; LAB=pid-files: it may be broken
 	@test -n "$${OS_CLOUD:-}" || { echo "set OS_CLOUD to a cloud of your clouds.yaml"; exit 2; }
-	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py --ignore=e2e/test_soak.py --cloud "$$OS_CLOUD" $(if $(LAB),--lab '$(LAB)')
+	@$(BIN)/pytest -q e2e --ignore=e2e/test_chaos.py --ignore=e2e/test_soak.py --cloud "$$OS_CLOUD" $(if $(MEMBER),--member "$(MEMBER)") $(if $(LAB),--lab '$(LAB)')
 
 bench-claims: $(READY) ## latency of claims against their bare cost
 	@$(BIN)/python benchmarks/bench_claims.py

@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with --cloud; it is yours to break: its quota is changed, and nova-compute is killed"
         " by the process id at this path, where {n} is the number in the hypervisor's name",
     )
+    group.addoption(
+        "--member", help="with --cloud; the entry of a plain member of the same project"
+    )
     group.addoption("--cycles", type=int, default=5, help="of kill -9")
     group.addoption("--seed", type=int, help="of what is random; by default a new one, printed")
     group.addoption("--minutes", type=float, default=1.0, help="of chaos, before all settles")
@@ -48,16 +51,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "simulator: needs a cloud that can be made to misbehave")
+    config.addinivalue_line("markers", "openstack: needs a real one; the simulator has more")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     cloud = config.getoption("--cloud")
-    if not cloud:
-        return
-    left_out = [item for item in items if item.get_closest_marker("simulator")]
+    needs = "simulator" if cloud else "openstack"
+    left_out = [item for item in items if item.get_closest_marker(needs)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
-    config.stash[LEFT_OUT] = [item.name for item in left_out]
+    config.stash[LEFT_OUT] = [item.name for item in left_out if cloud]
 
 
 LEFT_OUT = pytest.StashKey[list[str]]()

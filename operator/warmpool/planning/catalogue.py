@@ -57,7 +57,7 @@ def refusal(entry: Entry, who: Identity) -> str:
     if not theirs:
         return (
             f"project {who.project!r} ({who.project_id}) may not use {entry.name!r}:"
-            " its projects do not name it"
+            " its projects do not name it: add it there, or name another entry"
         )
     if any(not one.roles or one.roles & who.roles for one in theirs):
         return ""
