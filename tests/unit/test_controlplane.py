@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from warmpool.tools import binaries
+from warmpool.tools import binaries, gobuild
 from warmpool.tools import kubeconfig as kubeconfigs
-from warmpool.tools.binaries import BinariesError
+from warmpool.tools.binaries import CONTROL_PLANE
 from warmpool.tools.controlplane import ControlPlane, open_cluster
+from warmpool.tools.gobuild import BinariesError
 from warmpool.tools.kubeconfig import KubeconfigError
 from warmpool.tools.servers import Layout, apiserver_command, etcd_command
 
@@ -48,15 +49,15 @@ def a_go_that(directory: Path, *, builds: str) -> dict[str, str]:
 
 
 def a_cached_binary(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(binaries, "go_platform", lambda *_: LINUX)
-    key = binaries.cache_key(binaries.source_files(binaries.source_directory()), LINUX)
-    entry = programs_at(binaries.cache_root(environ) / key, binaries.BINARY)
-    return entry / binaries.BINARY
+    monkeypatch.setattr(gobuild, "go_platform", lambda *_: LINUX)
+    key = gobuild.cache_key(gobuild.source_files(gobuild.source_directory(CONTROL_PLANE)), LINUX)
+    entry = programs_at(gobuild.cache_root(CONTROL_PLANE, environ) / key, CONTROL_PLANE.name)
+    return entry / CONTROL_PLANE.name
 
 
 def test_the_key_is_the_same_for_the_same_inputs_in_any_order() -> None:
     backwards = dict(reversed(FILES.items()))
-    assert binaries.cache_key(FILES, LINUX) == binaries.cache_key(backwards, LINUX)
+    assert gobuild.cache_key(FILES, LINUX) == gobuild.cache_key(backwards, LINUX)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,15 @@ def test_the_key_is_the_same_for_the_same_inputs_in_any_order() -> None:
     ],
 )
 def test_the_key_changes_with_every_input(files: dict[str, bytes], platform: str) -> None:
-    assert binaries.cache_key(files, platform) != binaries.cache_key(FILES, LINUX)
+    assert gobuild.cache_key(files, platform) != gobuild.cache_key(FILES, LINUX)
 
 
 def test_the_cache_follows_xdg_and_else_home() -> None:
-    assert binaries.cache_root({"HOME": "/h"}) == Path("/h/.cache/warmpool/controlplane")
+    assert gobuild.cache_root(CONTROL_PLANE, {"HOME": "/h"}) == Path(
+        "/h/.cache/warmpool/controlplane"
+    )
     xdg = {"HOME": "/h", "XDG_CACHE_HOME": "/x"}
-    assert binaries.cache_root(xdg) == Path("/x/warmpool/controlplane")
+    assert gobuild.cache_root(CONTROL_PLANE, xdg) == Path("/x/warmpool/controlplane")
 
 
 def test_the_version_comes_from_go_mod() -> None:
@@ -120,15 +123,15 @@ def test_a_failing_build_says_why_and_leaves_nothing(
     environ = a_go_that(tmp_path, builds="echo no route; exit 7")
     with pytest.raises(BinariesError, match=r"exit code 7(.|\n)*no route"):
         binaries.find_programs(environ)
-    left = [path.name for path in binaries.cache_root(environ).iterdir()]
+    left = [path.name for path in gobuild.cache_root(CONTROL_PLANE, environ).iterdir()]
     assert [name for name in left if not name.endswith(".lock")] == []
     assert "building the local Kubernetes control plane" in capsys.readouterr().err
 
 
 def test_a_build_appears_whole_and_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     environ = a_go_that(tmp_path, builds=f'{TO_OUTPUT}; echo built > "$2"')
-    key = binaries.cache_key(binaries.source_files(binaries.source_directory()), LINUX)
-    programs_at(binaries.cache_root(environ) / f".{key}.halfbuilt", "junk")
+    key = gobuild.cache_key(gobuild.source_files(gobuild.source_directory(CONTROL_PLANE)), LINUX)
+    programs_at(gobuild.cache_root(CONTROL_PLANE, environ) / f".{key}.halfbuilt", "junk")
     binary = binaries.ensure_binary(environ)
     assert binary.read_text() == "built\n"
     assert {path.name for path in binary.parent.parent.iterdir()} == {key, f"{key}.lock"}

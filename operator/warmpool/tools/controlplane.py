@@ -26,13 +26,13 @@ from typing import Self
 
 from warmpool.tools import kubeconfig as kubeconfigs
 from warmpool.tools.binaries import (
-    BinariesError,
     Programs,
     ensure_binary,
     find_kubectl,
     find_programs,
 )
 from warmpool.tools.cluster import Cluster, ClusterError, ExistingCluster, default_environ
+from warmpool.tools.gobuild import BinariesError
 from warmpool.tools.kubeconfig import LOCAL_CONTEXT, KubeconfigError, assert_test_context
 from warmpool.tools.processes import (
     Process,

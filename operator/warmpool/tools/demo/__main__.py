@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from warmpool.tools.binaries import BinariesError, Programs, find_programs
+from warmpool.tools.binaries import Programs, find_programs
 from warmpool.tools.controlplane import ClusterError
 from warmpool.tools.demo import clouds, samples
 from warmpool.tools.demo.screen import Screen, seconds
 from warmpool.tools.demo.stage import DemoFailed, Stage, on_signals, open_stage, start_simulator
 from warmpool.tools.demo.story import Cloud, Story, start_operators, stay
+from warmpool.tools.gobuild import BinariesError
 from warmpool.tools.processes import ProcessError, temporary_directory
 
 SIZES: Final = {"es-data": 12, "es-master": 3}
