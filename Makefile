@@ -23,9 +23,9 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## the main job, shown: ONCE=1 ends after the story, CLOUD=name uses your clouds.yaml
 	@exec $(BIN)/python -m warmpool.tools.demo $(if $(ONCE),--once) $(if $(CLOUD),--cloud $(CLOUD)) $(DEMO_ARGS)
 
-# The control plane is built, if it has to be, while tests run that do not need it.
+# Control plane and MongoDB are built, if they have to be, while tests run that do not need them.
 test: check ## everything that needs no cloud of yours
-	@$(BIN)/python -m warmpool.tools.controlplane build & building=$$!; \
+	@{ $(BIN)/python -m warmpool.tools.controlplane build && $(BIN)/python -m warmpool.tools.mongodb build; } & building=$$!; \
 	  $(MAKE) --no-print-directory unit; wait $$building
 	@$(MAKE) --no-print-directory integration e2e chaos-brief
 

@@ -25,6 +25,7 @@ from warmpool.domain.errors import NotLeading
 from warmpool.domain.history import Record
 from warmpool.domain.ids import InstallationId, Ref, VmUid
 from warmpool.effects.racks.opening import open_racks
+from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.cloud import Cloud
 from warmpool.ports.cluster import Body
 from warmpool.ports.racks import OpenRacks
@@ -86,6 +87,7 @@ class Lab:
         ahead: float = 0.0,
         behind: float = 0.0,
         page: int = 1000,
+        catalogue: Catalogue | None = None,
     ) -> None:
         """Builds take `build` seconds once they have a hypervisor, `schedule` until then.
 
@@ -98,6 +100,8 @@ class Lab:
         """Passwords in clouds.yaml that are good no more: see `credentials`."""
         self.projects: dict[str, str] = {}
         """Password to the project that it is for, where that is not the cloud's own."""
+        self.catalogue = catalogue
+        """Where entries are kept instead of in VMFlavors."""
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
         self._admin = admin
@@ -143,7 +147,7 @@ class Lab:
             cluster=self.cluster,
             open_cloud=self._open,
             open_racks=self.open_racks,
-            catalogue=store.flavors,
+            catalogue=self.catalogue or store.flavors,
             prober=Answering(self.nova),
             clock=self.our_clock,
             rng=self.chance,

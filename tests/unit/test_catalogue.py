@@ -173,6 +173,28 @@ def test_an_old_version_undoes_nothing() -> None:
     assert told == []
 
 
+def test_an_old_version_that_comes_after_its_deletion_brings_nothing_back() -> None:
+    flavors, told = a_catalogue(a_body(version=5))
+    flavors.apply(a_body(version=9), deleted=True)
+    flavors.apply(a_body(version=7))
+    assert isinstance(flavors.find("g2").entry, NoEntry)
+    flavors.reconcile(Snapshot((), 12))
+    flavors.apply(a_body(version=7))
+    assert isinstance(flavors.find("g2").entry, NoEntry)
+    flavors.apply(a_body(version=13))
+    assert isinstance(flavors.find("g2").entry, Entry)
+    assert told == ["g2", "g2"]
+
+
+def test_a_malformed_one_that_goes_is_not_there() -> None:
+    flavors, told = a_catalogue(a_body(version=2, flavor=7))
+    assert told == []
+    flavors.reconcile(Snapshot((), 9))
+    found = flavors.find("g2").entry
+    assert isinstance(found, NoEntry)
+    assert found.reason is Reason.ENTRY_NOT_FOUND
+
+
 def test_the_echo_of_an_entry_that_a_list_showed_to_be_gone_is_none() -> None:
     flavors, _ = a_catalogue(a_body(version=5))
     assert flavors.reconcile(Snapshot((), 9)) == 1
@@ -193,10 +215,11 @@ def test_a_malformed_entry_leaves_the_last_good_one_and_says_so() -> None:
     found = flavors.find("g2")
     assert isinstance(found.entry, Entry)
     assert found.entry.flavor == "m1.large"
-    assert "VMFlavor 'g2': spec.flavor" in found.stale
-    assert "s3cret" not in found.stale
+    assert found.stale is not None
+    assert "VMFlavor 'g2': spec.flavor" in found.stale.message
+    assert "s3cret" not in found.stale.message
     flavors.apply(a_body(version=3, flavor="m1.huge"))
-    assert flavors.find("g2").stale == ""
+    assert flavors.find("g2").stale is None
     assert told == ["g2", "g2"]
 
 

@@ -167,6 +167,7 @@ class Reason(StrEnum):
     NOVA_CHOOSES = "NovaChooses"
     # the catalogue
     ENTRY_NOT_FOUND = "EntryNotFound"
+    ENTRY_MALFORMED = "EntryMalformed"
     CATALOGUE_UNAVAILABLE = "CatalogueUnavailable"
     PROJECT_NOT_PERMITTED = "ProjectNotPermitted"
     NOT_USED = "NotUsed"

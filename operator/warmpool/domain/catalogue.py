@@ -57,9 +57,9 @@ class Found:
     """What the catalogue says of a name."""
 
     entry: Entry | NoEntry
-    stale: str = ""
+    stale: NoEntry | None = None
     """Why it may not be the newest word: the catalogue does not answer, or the newest is malformed.
-    Empty: it is."""
+    None: it is."""
 
 
 @dataclass(frozen=True, slots=True)

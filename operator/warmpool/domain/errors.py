@@ -20,6 +20,9 @@ WarmpoolError
   RackError             something about where racks are read from; never in anybody's way
     RackConfigInvalid     racks.yaml cannot be used: the former chain stands; say so
     RackSourceFailed      a source tells nothing: what it said before stands; ask again later
+  CatalogueError        something about where the catalogue is kept
+    CatalogueConfigInvalid it cannot be opened: correct the settings
+    CatalogueUnavailable  it does not answer: what it said before stands; ask again later
   NotLeading            this replica must not write; stop
   WentBack              the API server has forgotten what it said: forget it, too, and start anew
 """
@@ -151,6 +154,18 @@ class RackConfigInvalid(RackError):
 
 class RackSourceFailed(RackError):
     """A source tells nothing now. What it said before stands."""
+
+
+class CatalogueError(WarmpoolError):
+    """Something about where the catalogue is kept. The text is for people, and holds no secret."""
+
+
+class CatalogueConfigInvalid(CatalogueError):
+    """The catalogue cannot be opened as the settings say."""
+
+
+class CatalogueUnavailable(CatalogueError):
+    """The catalogue does not answer. What it said before stands."""
 
 
 class NotLeading(WarmpoolError):

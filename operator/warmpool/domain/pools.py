@@ -10,6 +10,7 @@ from typing import Final
 from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.pool import Health, ResolvedTemplate, WarmPoolSpec
 from warmpool.domain.actions import Action
+from warmpool.domain.catalogue import NoEntry
 from warmpool.domain.cloud import Place, Server, ServerState
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import VmUid
@@ -289,8 +290,8 @@ class PoolFacts:
     """What is missing, if anything is."""
     resolved: ResolvedTemplate | None = None
     """What the catalogue's entry came to in this term."""
-    stale: str = ""
-    """Why that may not be the newest. Empty: it is."""
+    stale: NoEntry | None = None
+    """Why that may not be the newest. None: it is."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Zones in which nothing is built for now; the empty zone holds the whole pool."""
     tokens: int | None = None

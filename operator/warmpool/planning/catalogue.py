@@ -7,7 +7,7 @@ from typing import Final
 from warmpool.api.names import FlavorCondition, Reason
 from warmpool.api.v1alpha1.flavor import ResolvedFor, VMFlavorSpec, VMFlavorStatus
 from warmpool.api.v1alpha1.pool import ResolvedTemplate
-from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, Resolution
+from warmpool.domain.catalogue import Allowed, Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import Identity
 from warmpool.planning.condition import condition
 
@@ -15,6 +15,12 @@ MAX_MESSAGE: Final = 500
 MAX_NAME: Final = 255
 MAX_PROJECT: Final = 64
 """Characters that the status takes. Tenants' clouds say what stands there, and may say anything."""
+
+CANNOT_SAY: Final = frozenset({Reason.CATALOGUE_UNAVAILABLE, Reason.ENTRY_MALFORMED})
+"""Why there is no entry, though there may well be one."""
+
+WITHDRAWN: Final = frozenset({Reason.ENTRY_NOT_FOUND, Reason.PROJECT_NOT_PERMITTED})
+"""What an entry came to before counts no more, whatever becomes of the catalogue."""
 
 MAX_ROWS: Final = 500
 """Pools that the status lists."""
@@ -40,13 +46,43 @@ def entry_of(name: str, spec: VMFlavorSpec) -> Entry:
 
 
 def entry_resolved(resolved: ResolvedTemplate) -> Entry:
-    """An entry by what it came to: the same for as long as Nova and Glance have that."""
+    """An entry by what it came to: the same for as long as Nova and Glance have that.
+
+    It is for the project that it came to this for, and for no other.
+    """
     return Entry(
         name=resolved.name,
         flavor=resolved.flavor_id,
         image=resolved.image_id,
         metadata=tuple(sorted(resolved.metadata.items())),
+        projects=(Allowed(resolved.project_id),) if resolved.project_id else (),
     )
+
+
+def checked(name: str, spec: VMFlavorSpec) -> Entry | str:
+    """The entry that a spec describes, held against the rules that a VMFlavor's CRD has.
+
+    Where entries are kept elsewhere, nobody has refused what breaks them: the answer says what.
+    """
+    newest = spec.image.newest
+    if any(key.startswith("warmpool.dev:") for key in spec.metadata):
+        return "spec.metadata: leave warmpool.dev: alone, with which the operator marks its servers"
+    if (spec.image.name is None) == (newest is None):
+        return "spec.image: an image is told by name or as the newest of some: keep one of them"
+    if newest is not None and not newest.properties and not newest.tags:
+        return "spec.image.newest: it must say of which images: name properties or tags"
+    return entry_of(name, spec)
+
+
+def remembered(found: Found, last: ResolvedTemplate) -> Found:
+    """What an entry came to last, while the catalogue cannot say.
+
+    That it has no such entry is an answer, and stands.
+    """
+    why = found.entry
+    if isinstance(why, NoEntry) and why.reason in CANNOT_SAY:
+        return Found(entry_resolved(last), why)
+    return found
 
 
 def refusal(entry: Entry, who: Identity) -> str:

@@ -16,6 +16,7 @@ from warmpool.api.v1alpha1.pool import (
 from warmpool.domain.pools import Mark, PoolFacts
 from warmpool.planning import racks
 from warmpool.planning.balance import balance
+from warmpool.planning.catalogue import WITHDRAWN
 from warmpool.planning.condition import condition
 from warmpool.planning.filling import stop, to_build, wall
 from warmpool.planning.health import tolerated, unhealthy
@@ -175,15 +176,17 @@ def _dependencies(facts: PoolFacts) -> Finding:
     if not facts.cloud_ready:
         return Finding(kind, None, Reason.FILLING, "the cloud has not been looked at yet")
     text = "credentials, flavor, image and networks are there"
-    if facts.stale:
-        text = f"{text}, as the catalogue had them last: {facts.stale}"
-        return Finding(kind, True, Reason.CATALOGUE_UNAVAILABLE, text)
+    if facts.stale is not None:
+        text = f"{text}, as the catalogue had them last: {facts.stale.message}"
+        return Finding(kind, True, facts.stale.reason, text)
     return Finding(kind, True, Reason.RESOLVED, text)
 
 
 def _resolved(facts: PoolFacts) -> ResolvedTemplate | None:
     """What the entry came to; what it came to before, while that is not known."""
     if facts.pool.spec.template.flavor_ref is None:
+        return None
+    if facts.problem is not None and facts.problem.reason in WITHDRAWN:
         return None
     return facts.resolved or facts.pool.status.resolved
 

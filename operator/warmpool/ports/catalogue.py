@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from warmpool.domain.catalogue import Found
+from warmpool.api.v1alpha1.flavor import VMFlavorSpec
+from warmpool.domain.catalogue import Entry, Found
 
 Changed = Callable[[str], None]
 """Told the name of an entry that means something else now, or nothing any more."""
+
+ReadSpec = Callable[[str, VMFlavorSpec], Entry | str]
+"""Of name and spec, where nothing but us enforces rules: the entry, or what is wrong with it."""
 
 
 class Catalogue(Protocol):
@@ -21,8 +25,4 @@ class Catalogue(Protocol):
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Be told of changes; the answer is what ends that."""
-        ...
-
-    async def run(self, beat: Callable[[], None]) -> None:
-        """Keep current until cancelled. `beat` is called at each turn: every minute at least."""
         ...

@@ -1,6 +1,5 @@
 """The catalogue as VMFlavor objects, kept current by the watch like everything in the store."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from warmpool.domain.catalogue import Entry, Found, NoEntry
 from warmpool.planning.catalogue import entry_of
 from warmpool.ports.catalogue import Changed
 from warmpool.ports.cluster import Body, Snapshot
-from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +23,8 @@ class Held:
     flavor: VMFlavor
     entry: Entry
     version: int
-    stale: str = ""
-    """Why a newer version is not in force. Empty: there is none."""
+    stale: NoEntry | None = None
+    """Why a newer version is not in force. None: there is none."""
 
 
 class Flavors:
@@ -34,6 +32,10 @@ class Flavors:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self._malformed: dict[str, NoEntry] = {}
+        """Why there is no good version at all."""
+        self._gone: dict[str, int] = {}
+        """The version in which one was deleted, until a list is newer."""
         self._floor = 0
         self.newest = 0
         """The highest resourceVersion that was seen."""
@@ -41,20 +43,16 @@ class Flavors:
 
     def find(self, name: str) -> Found:
         held = self._held.get(name)
-        if held is None:
-            text = f"there is no VMFlavor {name!r}: create it, or name another in flavorRef"
-            return Found(NoEntry(Reason.ENTRY_NOT_FOUND, text))
-        return Found(held.entry, held.stale)
+        if held is not None:
+            return Found(held.entry, held.stale)
+        if name in self._malformed:
+            return Found(self._malformed[name])
+        text = f"there is no VMFlavor {name!r}: create it, or name another in flavorRef"
+        return Found(NoEntry(Reason.ENTRY_NOT_FOUND, text))
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
-
-    async def run(self, beat: Beat) -> None:
-        """The watch does it all."""
-        while True:
-            beat()
-            await asyncio.sleep(TURN_EVERY)
 
     def all(self) -> list[VMFlavor]:
         """Every VMFlavor, in its newest version that can be read."""
@@ -66,20 +64,23 @@ class Flavors:
         """Take in one object. One that cannot be read leaves the last good one in force."""
         name, version = body["metadata"]["name"], int(body["metadata"]["resourceVersion"])
         held = self._held.get(name)
-        if version <= (held.version if held is not None else self._floor):
+        known = self._gone.get(name, self._floor)
+        if version <= (held.version if held is not None else known):
             return
         self.newest = max(self.newest, version)
         if deleted:
+            self._gone[name] = version
             self._forget(name)
             return
         try:
             flavor = VMFlavor.model_validate(body)
         except ValidationError as error:
-            self._malformed(name, held, version, error)
+            self._doubt(name, held, version, error)
             return
+        self._malformed.pop(name, None)
         entry = entry_of(name, flavor.spec)
         self._held[name] = Held(flavor, entry, version)
-        if held is None or (held.entry, held.stale) != (entry, "") or _is_touched(held, flavor):
+        if held is None or (held.entry, held.stale) != (entry, None) or _is_touched(held, flavor):
             self._tell(name)
 
     def reconcile(self, snapshot: Snapshot) -> int:
@@ -94,21 +95,26 @@ class Flavors:
         ]
         for name in lost:
             self._forget(name)
+        for name in self._malformed.keys() - seen:
+            self._forget(name)
         self._floor = max(self._floor, snapshot.version)
+        self._gone = {name: v for name, v in self._gone.items() if v > self._floor}
         return len(lost)
 
-    def _malformed(
-        self, name: str, held: Held | None, version: int, error: ValidationError
-    ) -> None:
+    def _doubt(self, name: str, held: Held | None, version: int, error: ValidationError) -> None:
         first = error.errors(include_input=False, include_url=False)[0]
         why = f"VMFlavor {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         log.warning("%s", why)
-        if held is not None:
-            self._held[name] = Held(held.flavor, held.entry, version, f"{why}; the last good one")
-            self._tell(name)
+        said = NoEntry(Reason.ENTRY_MALFORMED, why)
+        if held is None:
+            self._malformed[name] = said
+        else:
+            self._held[name] = Held(held.flavor, held.entry, version, said)
+        self._tell(name)
 
     def _forget(self, name: str) -> None:
-        if self._held.pop(name, None) is not None:
+        held, malformed = self._held.pop(name, None), self._malformed.pop(name, None)
+        if held is not None or malformed is not None:
             self._tell(name)
 
     def _tell(self, name: str) -> None:

@@ -14,7 +14,7 @@ from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissi
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
-from warmpool.planning.catalogue import refusal
+from warmpool.planning.catalogue import MAX_PROJECT, WITHDRAWN, refusal, remembered
 from warmpool.planning.revision import revision_resolved
 from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
@@ -54,8 +54,8 @@ class Recipe:
         self._revision = ""
         self.resolved: ResolvedTemplate | None = None
         """What the catalogue's entry came to last. None: the template names none."""
-        self.stale = ""
-        """Why that may not be the newest. Empty: it is."""
+        self.stale: NoEntry | None = None
+        """Why that may not be the newest. None: it is."""
         self.problem: Problem | None = None
         self.due: datetime | None = None
         """When to look again."""
@@ -126,7 +126,10 @@ class Recipe:
         ref = pool.spec.template.flavor_ref
         if ref is None:
             return None
-        return self._catalogue.find(ref.name)
+        found, last = self._catalogue.find(ref.name), self.resolved or pool.status.resolved
+        if last is None or last.name != ref.name:
+            return found
+        return remembered(found, last)
 
     async def _resolve(self, pool: Pool, session: CloudSession, found: Found | None) -> None:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
@@ -143,11 +146,13 @@ class Recipe:
         except CloudError as error:
             self.problem = problem_of(error)
         else:
-            self._take(pool, spec, found)
+            self._take(pool, spec, found, who)
             self._tell(pool, session, who)
             self.problem, self._generation = None, pool.generation
             self.due = now + RESOLVE_EVERY
             return
+        if self.problem.reason in WITHDRAWN:
+            self.resolved = None
         self._tell(pool, session, None)
         self.due = now + RETRY_DEPENDENCY
 
@@ -170,10 +175,10 @@ class Recipe:
             raise DependencyMissing(why, reason=Reason.PROJECT_NOT_PERMITTED, field=FLAVOR_REF)
         return found.entry, who
 
-    def _take(self, pool: Pool, spec: BuildSpec, found: Found | None) -> None:
+    def _take(self, pool: Pool, spec: BuildSpec, found: Found | None, who: Identity | None) -> None:
         """This is what is built from now on."""
         self._spec, self._revision = spec, pool.revision
-        self.stale = found.stale if found is not None else ""
+        self.stale = found.stale if found is not None else None
         if found is None or not isinstance(found.entry, Entry):
             self.resolved = None
             return
@@ -183,6 +188,7 @@ class Recipe:
             flavor_id=spec.flavor_id,
             image_id=spec.image_id,
             metadata=dict(found.entry.metadata),
+            project_id=who.project_id[:MAX_PROJECT] if who is not None else "",
             time=self._clock.now().replace(microsecond=0),
         )
         last = self.resolved or pool.status.resolved

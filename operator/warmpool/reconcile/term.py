@@ -184,7 +184,6 @@ class _Term:
             "events": self._announcer.run,
             "sweeper": self._sweeper.run,
             "orphans": self._orphans.run,
-            "catalogue": self._world.catalogue.run,
         }
         if self._world.catalogue is self._world.store.flavors:
             loops["clerk"] = self._clerk.run

@@ -356,6 +356,8 @@ class ResolvedTemplate(Model):
     """Glance's id of the image."""
     metadata: ServerMetadata = Field(default_factory=dict, max_length=100)
     """Metadata that the entry adds to every server."""
+    project_id: str = Field(default="", max_length=64, alias="projectID")
+    """Project that was permitted to use it. While the catalogue does not answer, no other is."""
     time: Time
     """When it came to these."""
 

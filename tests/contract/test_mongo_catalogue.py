@@ -1,0 +1,262 @@
+"""The catalogue in MongoDB, where it is a store of its own: away, wrong, with documents by hand."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import DuplicateKeyError
+
+from warmpool.api.names import Reason
+from warmpool.domain.catalogue import Entry, NoEntry
+from warmpool.domain.errors import CatalogueConfigInvalid, CatalogueUnavailable
+from warmpool.effects import mongo
+from warmpool.effects.mongo import Client, MongoCatalogue, MongoShelf, open_client
+from warmpool.planning.catalogue import checked
+from warmpool.tools.gobuild import BinariesError
+from warmpool.tools.mongodb import MongoServer, open_mongodb
+
+pytestmark = pytest.mark.integration
+
+SPEC: dict[str, Any] = {"flavor": "m1.large", "image": {"name": "debian-13"}}
+DATABASE = "warmpool-test"
+
+
+@pytest.fixture
+async def client(mongodb_uri: str) -> AsyncIterator[Client]:
+    opened = open_client(mongodb_uri)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def collection(client: Client) -> AsyncIterator[str]:
+    name = f"catalogue-{uuid.uuid4().hex}"
+    yield name
+    await client[DATABASE].drop_collection(name)
+
+
+@pytest.fixture
+def shelf(client: Client, collection: str) -> MongoShelf:
+    return MongoShelf(client, DATABASE, collection)
+
+
+@pytest.fixture
+def catalogue(shelf: MongoShelf) -> MongoCatalogue:
+    return MongoCatalogue(shelf, checked)
+
+
+def reason(catalogue: MongoCatalogue, name: str = "g2") -> tuple[Reason, str]:
+    """Why there is no entry, or why it may not be the newest word."""
+    found = catalogue.find(name)
+    why = found.entry if isinstance(found.entry, NoEntry) else found.stale
+    assert why is not None
+    return why.reason, why.message
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        pytest.param({"version": 2}, "spec: it is missing", id="no-spec"),
+        pytest.param({"version": 2, "spec": 7}, "spec: ", id="spec-type"),
+        pytest.param({"spec": SPEC}, "version: it must be a number", id="no-version"),
+        pytest.param({"version": "2", "spec": SPEC}, "version: ", id="version-type"),
+        pytest.param({"version": True, "spec": SPEC}, "version: ", id="version-bool"),
+        pytest.param(
+            {"version": 2, "spec": {**SPEC, "project": []}}, "spec.project: Extra", id="typo"
+        ),
+        pytest.param({"version": 2, "spec": {**SPEC, "image": {}}}, "keep one of", id="rule"),
+        pytest.param({"version": 2, "spec": SPEC, "pad": "x" * (1 << 17)}, "bytes", id="huge"),
+    ],
+)
+async def test_a_document_that_breaks_the_schema_is_told_by_name_and_the_last_good_one_stands(
+    client: Client,
+    collection: str,
+    catalogue: MongoCatalogue,
+    document: dict[str, Any],
+    says: str,
+) -> None:
+    documents = client[DATABASE][collection]
+    await documents.insert_one({"name": "g2", "version": 1, "spec": SPEC})
+    await catalogue.poll()
+    assert isinstance(catalogue.find("g2").entry, Entry)
+    await documents.replace_one({"name": "g2"}, {"name": "g2", **document})
+    await catalogue.poll()
+    assert isinstance(catalogue.find("g2").entry, Entry)
+    why, text = reason(catalogue)
+    assert why is Reason.ENTRY_MALFORMED
+    assert "document 'g2'" in text
+    assert says in text
+
+
+async def test_two_documents_of_a_name_are_malformed_until_one_is_gone(
+    client: Client, collection: str, catalogue: MongoCatalogue
+) -> None:
+    documents = client[DATABASE][collection]
+    await documents.insert_one({"name": "g2", "version": 1, "spec": SPEC})
+    await catalogue.poll()
+    second = await documents.insert_one(
+        {"name": "g2", "version": 1, "spec": {**SPEC, "flavor": "other"}}
+    )
+    await catalogue.poll()
+    assert "there are 2 of this name" in reason(catalogue)[1]
+    await documents.delete_one({"_id": second.inserted_id})
+    await catalogue.poll()
+    found = catalogue.find("g2")
+    assert found.stale is None
+    assert isinstance(found.entry, Entry)
+    assert found.entry.flavor == "m1.large"
+
+
+async def test_a_shelf_that_is_prepared_takes_no_second_one_of_a_name(
+    client: Client, collection: str, shelf: MongoShelf
+) -> None:
+    await shelf.prepare()
+    await shelf.prepare()
+    await shelf.put("g2", SPEC)
+    with pytest.raises(DuplicateKeyError):
+        await client[DATABASE][collection].insert_one({"name": "g2", "version": 1})
+
+
+async def test_only_what_has_another_version_is_read_but_now_and_then_all_of_it(
+    client: Client,
+    collection: str,
+    shelf: MongoShelf,
+    catalogue: MongoCatalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mongo, "WHOLE_EVERY", 3)
+    asked: list[list[str]] = []
+    read = shelf.read
+
+    async def counted(names: Any) -> Any:
+        asked.append(sorted(names))
+        return await read(names)
+
+    monkeypatch.setattr(shelf, "read", counted)
+    await shelf.put("g2", SPEC)
+    await shelf.put("g3", SPEC)
+    await catalogue.poll()
+    await shelf.put("g3", {**SPEC, "flavor": "other"})
+    await catalogue.poll()
+    forgotten = {"$set": {"spec.flavor": "by-hand"}}
+    await client[DATABASE][collection].update_one({"name": "g2"}, forgotten)
+    await catalogue.poll()
+    assert asked == [["g2", "g3"], ["g3"]]
+    await catalogue.poll()
+    assert asked[2:] == [["g2", "g3"]]
+    found = catalogue.find("g2").entry
+    assert isinstance(found, Entry)
+    assert found.flavor == "by-hand"
+
+
+async def test_an_entry_that_was_deleted_and_written_anew_between_two_looks_is_read(
+    shelf: MongoShelf, catalogue: MongoCatalogue
+) -> None:
+    """Its version is 1 both times."""
+    await shelf.put("g2", SPEC)
+    await catalogue.poll()
+    await shelf.remove("g2")
+    await shelf.put("g2", {**SPEC, "flavor": "other"})
+    await catalogue.poll()
+    found = catalogue.find("g2").entry
+    assert isinstance(found, Entry)
+    assert found.flavor == "other"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[MongoServer]:
+    """One that may be killed."""
+    try:
+        server = open_mongodb(tmp_path)
+    except BinariesError as error:
+        pytest.skip(f"no MongoDB of our own: {error}")
+    with server:
+        yield server
+
+
+async def test_while_it_is_away_what_it_said_last_stands_and_says_so(
+    own: MongoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "ANSWER_WITHIN", 1.0)
+    client = open_client(own.uri)
+    shelf = MongoShelf(client, DATABASE, "catalogue")
+    catalogue, fresh = MongoCatalogue(shelf, checked), MongoCatalogue(shelf, checked)
+    told: list[str] = []
+    await shelf.put("g2", SPEC)
+    await catalogue.poll()
+    catalogue.listen(told.append)
+    own.stop()
+    for one in (catalogue, fresh):
+        await one.poll()
+        await one.poll()
+    assert isinstance(catalogue.find("g2").entry, Entry)
+    assert isinstance(fresh.find("g2").entry, NoEntry)
+    for one in (catalogue, fresh):
+        why, text = reason(one)
+        assert why is Reason.CATALOGUE_UNAVAILABLE
+        assert text in {"MongoDB: it cannot be reached", "MongoDB: the connection was lost"}
+    own.start()
+    for one in (catalogue, fresh):
+        await one.poll()
+        assert catalogue.find("g2").stale is None
+        assert isinstance(one.find("g2").entry, Entry)
+    assert set(told) == {"g2"}
+    await catalogue.close()
+
+
+async def ask_on(shelf: MongoShelf) -> None:
+    """For as long as it answers: it may have time for one more."""
+    while True:
+        await shelf.stamps()
+
+
+async def test_one_that_hangs_is_given_up_in_time(
+    own: MongoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "ANSWER_WITHIN", 1.0)
+    client = open_client(own.uri)
+    shelf = MongoShelf(client, DATABASE, "catalogue")
+    await shelf.put("g2", SPEC)
+    own.pause()
+    async with asyncio.timeout(30):
+        with pytest.raises(CatalogueUnavailable):
+            await ask_on(shelf)
+    own.resume()
+    await shelf.close()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://who:s3cr@t@127.0.0.1/",
+        "mongodb://who:s3cret@127.0.0.1:s3cret/",
+        "mongodb://who:s3cret@127.0.0.1/?tsl=true",
+        "mongodb://who:s3cret@127.0.0.1/?tls=s3cret",
+        "http://who:s3cret@127.0.0.1/",
+        "s3cret",
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(CatalogueConfigInvalid) as refused:
+        open_client(uri)
+    assert "s3cr" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+async def test_trouble_tells_neither_password_nor_host(
+    own: MongoServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mongo, "ANSWER_WITHIN", 1.0)
+    caplog.set_level("DEBUG")
+    client = open_client(own.uri.replace("//", "//who:s3cret@"))
+    catalogue = MongoCatalogue(MongoShelf(client, DATABASE, "catalogue"), checked)
+    await catalogue.poll()
+    why, text = reason(catalogue)
+    assert why is Reason.CATALOGUE_UNAVAILABLE
+    assert "127.0.0.1" not in text
+    assert "s3cret" not in text + caplog.text
+    await catalogue.close()
