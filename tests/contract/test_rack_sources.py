@@ -260,10 +260,18 @@ async def test_keys_of_a_config_map_are_hosts_too() -> None:
     assert told.racks == {"h1": "r1", "h2": "r2", "h3": "3", "h4": ""}
 
 
-async def test_a_config_map_that_is_no_yaml_tells_nothing() -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- h1: [", "no YAML"),
+        ("- h1", "no mapping of hosts to racks"),
+        ("h1: r1\nh2: r2\nh1: r3\n", "'h1' is there twice, the second time at line 3"),
+    ],
+)
+async def test_a_config_map_that_is_no_mapping_tells_nothing(text: str, says: str) -> None:
     ground = OfConfigMap(FakeNova({}))
-    ground.config_maps["racks"] = {"racks.yaml": "- h1: ["}
-    with pytest.raises(RackSourceFailed, match="no YAML mapping"):
+    ground.config_maps["racks"] = {"racks.yaml": text}
+    with pytest.raises(RackSourceFailed, match=says):
         await ground.source.ask(HOSTS)
 
 
@@ -288,7 +296,7 @@ async def test_a_config_map_is_parsed_beside_the_loop_and_when_it_has_changed(
         assert (await ground.source.ask(HOSTS)).racks["h1"] == "r9"
     ground.config_maps["racks"] = {"racks.yaml": "- h1: ["}
     for _ in range(3):
-        with pytest.raises(RackSourceFailed, match="no YAML mapping"):
+        with pytest.raises(RackSourceFailed, match="no YAML"):
             await ground.source.ask(HOSTS)
     assert len(parsed) == 3
     del ground.config_maps["racks"]["racks.yaml"]
@@ -303,7 +311,7 @@ async def test_a_config_map_that_would_take_too_long_to_read_tells_nothing() -> 
     bomb = ["a0: &a0 {h1: r1}"]
     bomb += [f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}" for n in range(9)]
     ground.config_maps["racks"] = {"racks.yaml": "\n".join(bomb)}
-    with pytest.raises(RackSourceFailed, match="no YAML mapping"):
+    with pytest.raises(RackSourceFailed, match="no YAML"):
         await ground.source.ask(HOSTS)
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from warmpool.api.names import Kind, Phase
+from warmpool.domain.claims import Undecided
 from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
@@ -165,3 +168,28 @@ async def test_claims_gather_while_many_are_being_answered_and_no_longer() -> No
     first, second = cluster.answered_at_commit[:2]
     assert first == 0
     assert many - FEW <= second < many
+
+
+async def test_a_hard_placement_is_found_although_others_keep_all_shared_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Name servers that do not answer hold those for as long as they please."""
+
+    def hard(*_: object, **__: float) -> Undecided:
+        return Undecided("")
+
+    monkeypatch.setattr("warmpool.reconcile.decide.allocate", hard)
+    store, cluster = a_store(2), Written()
+    ask(store, 1, vms=2)
+    let_go = threading.Event()
+    loop = asyncio.get_running_loop()
+    held = [loop.run_in_executor(None, let_go.wait) for _ in range(64)]
+    try:
+        async with serving(store, cluster):
+            end = time.monotonic() + 20
+            while Kind.VM_CLAIM not in cluster.order and time.monotonic() < end:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the loop's own clock runs ahead of a thread
+    finally:
+        let_go.set()
+        await asyncio.gather(*held)
+    assert cluster.order[:1] == [Kind.VM_CLAIM]

@@ -40,7 +40,25 @@ def test_every_kind_can_be_said() -> None:
     assert said.inventory == "admin"
 
 
-@pytest.mark.parametrize("text", ["a: [", "\x00", "7", "- clouds", "clouds: {lab: {sources: []}}"])
+def test_a_cloud_that_is_there_twice_is_refused() -> None:
+    """YAML parsers take the last, and the first is lost without a word."""
+    text = "clouds:\n  lab: {inventory: admin}\n  lab: {}\n"
+    with pytest.raises(RackConfigInvalid, match=r"racks\.yaml has a key twice, at line 3"):
+        read_racks_yaml(text, "lab")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "\x00",
+        "7",
+        "a: &a [*a]",
+        "a: &a {x: 1}\n<<: *a",
+        "- clouds",
+        "clouds: {lab: {sources: []}}",
+    ],
+)
 def test_what_is_no_racks_yaml_is_refused(text: str) -> None:
     with pytest.raises(RackConfigInvalid, match=r"racks\.yaml"):
         read_racks_yaml(text, "lab")
@@ -59,6 +77,8 @@ def test_what_is_no_racks_yaml_is_refused(text: str) -> None:
         ({"http": CMS | {"rack": "$..a..b"}}, "one '..' only"),
         ({"http": CMS | {"rack": "$[?match(@.a, 'b')]"}}, "no JSONPath"),
         ({"http": CMS | {"url": "https://cms/{name}"}}, "{name} means nothing here"),
+        ({"http": CMS | {"url": "https://cms/{host"}}, "a brace is never closed"),
+        ({"netbox": {"url": "https://nb", "device": "host}"}}, "never opened"),
         ({"http": CMS | {"url": "https://user:pw@cms/{host}"}}, "http.url"),
         ({"http": CMS | {"url": "http://{host}/"}}, "not for the name of a host to say"),
         ({"http": CMS | {"url": "http://cms:80{short}/"}}, "not for the name of a host to say"),

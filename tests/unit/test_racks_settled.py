@@ -18,6 +18,14 @@ def test_the_first_source_that_names_a_rack_is_followed() -> None:
     assert not settled.pending
 
 
+def test_a_source_that_is_empty_when_it_begins_hands_nobody_to_the_next() -> None:
+    """Else a takeover while an inventory is being restored would move all VMs to other racks."""
+    chain = [Telling("cms", {"h1": ""}), Telling("pattern", {"h1": "other"})]
+    assert settle(chain, ("h1",), {"h1": "r1"}, doubted=True).racks == {"h1": "r1"}
+    assert settle(chain, ("h1",), {}, doubted=True).racks == {"h1": "other"}
+    assert settle(chain, ("h1",), {"h1": "r1"}).racks == {"h1": "other"}
+
+
 def test_sources_that_contradict_each_other_are_told_of() -> None:
     chain = [Telling("a", {"h1": "r1"}), Telling("b", {"h1": ""}), Telling("c", {"h1": "r9"})]
     assert settle(chain, ("h1",), {}).contradictions == ("h1: a says 'r1', c 'r9'",)

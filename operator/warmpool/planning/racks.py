@@ -26,8 +26,9 @@ def settle(
         recalled: what was known before the sources were asked. It counts until every source that
             comes before the one that would be followed has answered once, so that nobody is moved
             to another rack because a source is slow to start.
-        doubted: whether it counts as well where nobody names a rack: the sources have not told for
-            long enough that they know of none.
+        doubted: whether it counts as well where a source that comes before the one that would be
+            followed, or all of them, say that they know of no rack: they have not said so for long
+            enough.
     """
     racks: dict[str, str] = {}
     pending: set[str] = set()
@@ -35,7 +36,7 @@ def settle(
     for host in sorted(set(hosts)):
         said = [(telling.source, telling.racks[host]) for telling in chain if host in telling.racks]
         named = [(source, rack) for source, rack in said if rack]
-        if _waits(chain, host) or (doubted and not named):
+        if _waits(chain, host) or (doubted and not (said and said[0][1])):
             pending.add(host)
             if meanwhile := recalled.get(host) or (named[0][1] if named else ""):
                 racks[host] = meanwhile

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -106,6 +107,10 @@ FEW: Final = 16
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
 
+SEARCHES: Final = 2
+"""Hard placements looked for at once, in threads that nothing else uses: those that all share are
+taken by whoever waits for a name server."""
+
 IDLE_DROP: Final = 0.5
 """Seconds after which settled entries are dropped although no claim is bound: until then their VMs
 can be neither released nor looked after."""
@@ -169,6 +174,7 @@ class Binder:
         self._sent: dict[ClaimUid, Claim] = {}
         """Claims as they were when they were to be written Bound: nothing is told of those yet."""
         self._removals = Removals(store, cluster, self.wake)
+        self._threads = ThreadPoolExecutor(SEARCHES, thread_name_prefix="search")
 
     async def give_up(self, vm: Vm) -> None:
         """Delete a withheld VM that a claim could have: no leader, this or a later, binds it."""
@@ -184,21 +190,28 @@ class Binder:
         Raises:
             NotLeading: another leader has taken over.
         """
-        async with asyncio.TaskGroup() as tasks:
-            for entry in self._ledger.entries:
-                self._decider.committed(entry)
-                tasks.create_task(self._go_on(entry, tasks))
-            for removal in self._ledger.removals:
-                self._store.withhold(VmUid(removal.uid))
-                tasks.create_task(self._removals.carry_out(removal))
-            tasks.create_task(self._settle_all(), name="binder-settle")
-            self.wake()
-            while True:
-                beat()
-                await self._wait()
-                if self._publishing >= SEVERAL:
-                    await self._gather()
-                await self._serve(tasks)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._take_up(tasks)
+                while True:
+                    beat()
+                    await self._wait()
+                    if self._publishing >= SEVERAL:
+                        await self._gather()
+                    await self._serve(tasks)
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _take_up(self, tasks: asyncio.TaskGroup) -> None:
+        """Go on with what former leaders have committed."""
+        for entry in self._ledger.entries:
+            self._decider.committed(entry)
+            tasks.create_task(self._go_on(entry, tasks))
+        for removal in self._ledger.removals:
+            self._store.withhold(VmUid(removal.uid))
+            tasks.create_task(self._removals.carry_out(removal))
+        tasks.create_task(self._settle_all(), name="binder-settle")
+        self.wake()
 
     async def _go_on(self, entry: LedgerEntry, tasks: asyncio.TaskGroup) -> None:
         """Carry out what a former leader has committed, when its VMs were held against Nova."""
@@ -319,7 +332,9 @@ class Binder:
 
     async def _search(self, search: Search) -> None:
         """Look for a hard placement in a thread: no claim that is easy waits for it."""
-        outcome = await asyncio.to_thread(allocate, search.demand, search.supply)
+        loop = asyncio.get_running_loop()
+        work = partial(allocate, search.demand, search.supply)
+        outcome = await loop.run_in_executor(self._threads, work)
         self._decider.found(search, outcome)
         self.wake()
 

@@ -20,6 +20,7 @@ from warmpool.domain.errors import RackConfigInvalid
 from warmpool.effects.racks.jsonpath import compiled
 from warmpool.effects.racks.names import HOST_FIELDS, checked_template
 from warmpool.effects.racks.pattern import compiled_pattern
+from warmpool.effects.racks.plain_yaml import KeyTwice, parse
 
 MAX_SOURCES: Final = 10
 
@@ -214,15 +215,15 @@ def read_racks_yaml(text: str | None, cloud: str) -> CloudRacks:
     if text is None:
         return CloudRacks()
     try:
-        said = RacksFile.model_validate(yaml.safe_load(text))
+        said = RacksFile.model_validate(parse(text))
+    except KeyTwice as error:
+        raise RackConfigInvalid(f"racks.yaml has a key twice, at line {error.line}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise RackConfigInvalid(f"racks.yaml is no YAML{where}") from None
     except ValidationError as error:
         raise RackConfigInvalid(f"racks.yaml: {_first(error)}") from None
-    except (ValueError, RecursionError):
-        raise RackConfigInvalid("racks.yaml is no YAML") from None
     return said.clouds.get(cloud, CloudRacks())
 
 

@@ -1,13 +1,14 @@
 """Racks that somebody keeps in a ConfigMap."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from warmpool.domain.errors import ClusterError, RackSourceFailed
 from warmpool.domain.racks import Host, Told
 from warmpool.effects.racks.names import rack_name
+from warmpool.effects.racks.plain_yaml import KeyTwice, parse
 from warmpool.ports.racks import ConfigMaps
 
 REFRESH: Final = 15.0
@@ -20,13 +21,6 @@ MAX_TEXT: Final = 512 * 1024
 """Characters of that value: some twenty thousand hosts."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Without merge keys: with those, a few lines make a mapping that fills the memory."""
-
-    def flatten_mapping(self, node: Any) -> None:
-        """Leave `<<` as it stands: nothing can be made of it, and so the text is refused."""
-
-
 class ConfigMapSource:
     """Host to rack, out of a ConfigMap."""
 
@@ -37,7 +31,8 @@ class ConfigMapSource:
         self._read = read
         self._text = "{}"
         """What was parsed last."""
-        self._parsed: dict[str, object] | None = {}
+        self._parsed: dict[str, object] | str = {}
+        """Host to rack, or what is wrong."""
 
     async def ask(self, hosts: tuple[Host, ...]) -> Told:
         try:
@@ -61,22 +56,22 @@ class ConfigMapSource:
         if text != self._text:
             self._parsed = await asyncio.to_thread(_mapping, text)
             self._text = text
-        if self._parsed is None:
-            raise RackSourceFailed(
-                f"ConfigMap {self._config_map!r}: {WHOLE!r} is no YAML mapping of hosts to racks"
-            )
+        if isinstance(self._parsed, str):
+            raise RackSourceFailed(f"ConfigMap {self._config_map!r}: {WHOLE!r}: {self._parsed}")
         return self._parsed
 
     async def close(self) -> None:
         """There is nothing to free."""
 
 
-def _mapping(text: str) -> dict[str, object] | None:
-    """Host to what shall be its rack. None: it says something else."""
+def _mapping(text: str) -> dict[str, object] | str:
+    """Host to what shall be its rack, or what is wrong."""
     try:
-        parsed = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
+        parsed = parse(text)
+    except KeyTwice as error:
+        return str(error)
+    except yaml.YAMLError:
+        return "no YAML"
     if not isinstance(parsed, dict):
-        return None
+        return "no mapping of hosts to racks"
     return {str(host): rack for host, rack in parsed.items()}

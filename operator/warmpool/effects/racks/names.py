@@ -19,7 +19,7 @@ def checked_template(text: str, fields: Iterable[str]) -> str:
     """The template, if it names nothing but these fields.
 
     Raises:
-        ValueError: it names something else, or none of them.
+        ValueError: it names something else, or has a brace too few.
     """
     known = tuple(fields)
     named = _FIELD.findall(text)
@@ -27,6 +27,8 @@ def checked_template(text: str, fields: Iterable[str]) -> str:
         if name not in known:
             there = ", ".join(f"{{{field}}}" for field in known) or "nothing"
             raise ValueError(f"{{{name}}} means nothing here: there is {there}")
+    if {"{", "}"} & set(_FIELD.sub("", text)):
+        raise ValueError("a brace is never closed, or never opened")
     return text
 
 
