@@ -156,6 +156,14 @@ async def test_nobody_keeps_account_of_who_wrote_what_of_a_vm(cluster: KubeClust
     assert "managedFields" not in told["metadata"]
 
 
+async def test_the_account_of_who_wrote_a_status_is_one_field(cluster: KubeCluster) -> None:
+    made = await cluster.create(Kind.VM_CLAIM, a_claim())
+    short = [{"op": "add", "path": "/status", "value": {"placed": "none", "phase": "Pending"}}]
+    told = await cluster.patch(Kind.VM_CLAIM, ref_of(made), short, status=True)
+    entries = told["metadata"]["managedFields"]
+    assert [e["fieldsV1"] for e in entries if e.get("subresource")] == [{"f:status": {}}]
+
+
 async def test_nobody_keeps_account_of_who_wrote_what_in_the_ledger(cluster: KubeCluster) -> None:
     spec = {"epoch": 1, "installation": secrets.token_hex(4)}
     meta = {"namespace": HOME, "name": f"l-{secrets.token_hex(4)}"}

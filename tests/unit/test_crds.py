@@ -20,6 +20,7 @@ EXTENSIONS = {
     "anyOf",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
     "x-kubernetes-validations",
 }
 
@@ -116,6 +117,12 @@ def test_a_status_appears_by_itself_so_that_a_new_object_is_not_taken_for_settle
     """Flux and Argo CD call an object without any status ready."""
     assert node_at(kind, ".status")["default"] == {}
     assert node_at(kind, ".status.observedGeneration")["default"] == 0
+
+
+def test_every_status_is_one_field_to_whoever_keeps_account_of_writers() -> None:
+    for kind in CRDS:
+        for path, node in nodes(schema_of(kind)):
+            assert node.get("x-kubernetes-map-type") == ("atomic" if path == ".status" else None)
 
 
 @pytest.mark.parametrize("kind", list(Kind))

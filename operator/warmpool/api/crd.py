@@ -143,6 +143,12 @@ class _Structural:
         return {"x-kubernetes-list-type": "set" if path in self.extras.sets else "atomic"}
 
 
+ATOMIC: Final = {"x-kubernetes-map-type": "atomic"}
+"""Of each status: it has one writer, which writes it whole. To whoever keeps account of writers
+(`managedFields`) it is one field then: that account was half of a claim, as measured, and a fifth
+of what the API server does to write one."""
+
+
 def structural_schema(model: type[BaseModel], extras: Extras) -> Schema:
     """The OpenAPI schema of a kind.
 
@@ -165,6 +171,8 @@ def structural_schema(model: type[BaseModel], extras: Extras) -> Schema:
     lost = sorted(set(_paths(extras)) - structural.met)
     if lost:
         raise UnsupportedSchemaError(f"{model.__name__}: no such fields: {', '.join(lost)}")
+    if "status" in root["properties"]:
+        root["properties"]["status"] |= ATOMIC
     return root
 
 
