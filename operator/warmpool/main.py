@@ -28,8 +28,8 @@ looks for garbage finds none: with the default, half of the start of a replica w
 GC_THRESHOLDS: Final = (1_000, 5, 5_000)
 """Afterwards. Each walk is a pause for every claim, so it has to be over little: 50,000 young
 objects take 100 ms, measured, and 100 claims/s leave 20,000 a second. There is always some garbage,
-since kopf leaves 24 objects in a cycle at each event. Walks over all that is alive would take longer
-still, and hardly ever find any."""
+since kopf leaves 24 objects in a cycle at each event. Walks over all that is alive would take
+longer still, and hardly ever find any."""
 
 
 def run(settings: Settings) -> int:
