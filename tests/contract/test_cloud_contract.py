@@ -35,6 +35,7 @@ from warmpool.domain.errors import (
     CapacityRefused,
     DependencyMissing,
     RequestRejected,
+    ZoneClosed,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 from warmpool.effects.nova import open_cloud
@@ -470,13 +471,6 @@ async def test_a_request_that_nova_calls_wrong_builds_nothing_and_tells_no_user_
     assert (await cloud.list(None)).servers == ()
 
 
-async def test_a_zone_that_is_not_there_is_the_requests_fault(
-    cloud: Cloud, spec: BuildSpec
-) -> None:
-    with pytest.raises(RequestRejected):
-        await cloud.create(ServerRequest("contract", an_owner(), spec, zone="nonesuch"))
-
-
 async def test_a_rebuilt_server_is_the_same_one_again(
     cloud: Cloud, running: Server, spec: BuildSpec
 ) -> None:
@@ -695,6 +689,14 @@ async def test_a_hypervisor_that_is_not_there_is_a_matter_of_capacity(
 
     with pytest.raises(CapacityRefused, match="nonesuch") as caught:
         await opened(admin=True).create(request)
+
+    assert caught.value.reason is Reason.NO_VALID_HOST
+
+
+async def test_a_zone_where_nothing_is_to_be_had_is_closed(cloud: Cloud, spec: BuildSpec) -> None:
+    """Nova says the same of a zone that it does not know, and of one whose hosts are disabled."""
+    with pytest.raises(ZoneClosed, match="zone is not available") as caught:
+        await cloud.create(ServerRequest("contract", an_owner(), spec, zone="nonesuch"))
 
     assert caught.value.reason is Reason.NO_VALID_HOST
 

@@ -82,10 +82,12 @@ async def test_quota_reached_and_raised() -> None:
         await recovers(lab, pool, 5, built=5)
 
 
-async def test_no_valid_host_and_then_a_host_comes_back() -> None:
+@pytest.mark.parametrize("zones", [[], ["az1"]], ids=["anywhere", "zone"])
+async def test_no_valid_host_and_then_a_host_comes_back(zones: list[str]) -> None:
+    """Of a zone without an enabled host Nova says that it is not available, and builds nothing."""
     async with Lab(racks=1) as lab:
         hosts = list(lab.nova.world.hosts.values())
-        pool = await filled(lab, 2)
+        pool = await filled(lab, 2, availabilityZones=zones)
         for host in hosts:
             lab.nova.disable(host, disabled=True)
         await lab.change(pool, replicas=4)

@@ -12,6 +12,7 @@ from warmpool.domain.errors import (
     CredentialsRefused,
     OutcomeUnknown,
     RequestRejected,
+    ZoneClosed,
 )
 from warmpool.effects.nova_calls import Answer, Call, Effect
 from warmpool.effects.nova_refusals import refusal
@@ -44,6 +45,7 @@ def refused(effect: Effect, status: int, text: str = "so it is") -> CloudError:
         ),
         (BUILD, 403, POLICY.format("servers:create:zero_disk_flavor"), RequestRejected),
         (BUILD, 400, "Compute host h-1 could not be found.", CapacityRefused),
+        (BUILD, 400, "The requested availability zone is not available", ZoneClosed),
         (BUILD, 403, "Maximum number of metadata items exceeds 128", RequestRejected),
         (BUILD, 403, QUOTA, CapacityRefused),
         (BUILD, 403, "Maximum number of ports exceeded", CapacityRefused),
@@ -80,6 +82,14 @@ def test_a_quota_keeps_its_numbers() -> None:
 
     assert error.reason is Reason.QUOTA_EXCEEDED
     assert "Requested 3, but already used 0 of 2 instances" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Compute host h could not be found.", "The requested availability zone is not available"],
+)
+def test_a_place_that_is_not_to_be_had_is_a_want_of_room(text: str) -> None:
+    assert refused(BUILD, 400, text).reason is Reason.NO_VALID_HOST
 
 
 @pytest.mark.parametrize("effect", list(Effect))

@@ -300,6 +300,18 @@ def test_a_disabled_host_takes_nothing_and_keeps_what_it_has(lab: Lab) -> None:
     assert (status_of(server), status_of(forced)) == ("ACTIVE", "ERROR")
 
 
+def test_a_zone_whose_hosts_are_all_disabled_is_not_available(lab: Lab) -> None:
+    """Those that are dead are, for whoever asks for servers."""
+    hosts = [host for host in lab.nova.world.hosts.values() if host.spec.zone == "az1"]
+    for host in hosts:
+        lab.nova.disable(host, disabled=True)
+    with pytest.raises(Refused, match="The requested availability zone is not available"):
+        lab.nova.create(lab.request(zone="az1"))
+    lab.nova.disable(hosts[0], disabled=False)
+    lab.nova.kill(hosts[0].name)
+    assert lab.nova.create(lab.request(zone="az1"))
+
+
 def test_a_host_of_another_zone_may_be_forced_but_not_requested(lab: Lab) -> None:
     forced = lab.nova.create(lab.request(zone="az2", forced_host="r1-h1"), admin=True)[0]
     asked = lab.nova.create(lab.request(zone="az2", host="r1-h1"), admin=True)[0]

@@ -3,6 +3,7 @@
 WarmpoolError
   CloudError            something about one cloud
     CapacityRefused       hold the zone, try again later; no build attempt is used up
+      ZoneClosed            the same, whichever host of the zone was aimed at
     CloudUnavailable      it did not happen; try again with back-off
     OutcomeUnknown        it may have happened: look for it by owner before trying again
     AimForbidden          these credentials may choose no host: build without choosing
@@ -13,6 +14,7 @@ WarmpoolError
   ClusterError          something about one API-server call
     Conflict              somebody else wrote first: look again, decide again
     Invalid               the API server refuses the object, and always will
+    Unreadable            we understand it not; it is there, so leave it alone
     NotFound              it is gone
     Forbidden             our role lacks a right
     ClusterUnavailable    it did not happen; try again
@@ -49,6 +51,12 @@ class CapacityRefused(CloudError):
     """Quota, no valid host, rate limit: hold, and try again later."""
 
     reason = Reason.QUOTA_EXCEEDED
+
+
+class ZoneClosed(CapacityRefused):
+    """No host of the zone takes builds, whichever it was that the build was aimed at."""
+
+    reason = Reason.NO_VALID_HOST
 
 
 class CloudUnavailable(CloudError):

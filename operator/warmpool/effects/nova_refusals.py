@@ -16,6 +16,7 @@ from warmpool.domain.errors import (
     CredentialsRefused,
     OutcomeUnknown,
     RequestRejected,
+    ZoneClosed,
 )
 from warmpool.effects.nova_calls import Answer, Call, Effect
 from warmpool.effects.nova_reading import error_text, read_fault
@@ -33,6 +34,9 @@ _POLICY: Final = re.compile(r"policy doesn't allow (\S+) to be performed", re.IG
 _WHOLE_CALL: Final = re.compile(r"os_compute_api:[a-z-]+:(create|delete|rebuild)")
 _AIM: Final = re.compile(r"[a-z_]+:servers:create:(requested_destination|forced_host)")
 _NO_SUCH_HOST: Final = re.compile(r"^Compute host \S+ could not be found", re.IGNORECASE)
+_ZONE_CLOSED: Final = re.compile(r"requested availability zone is not available", re.IGNORECASE)
+"""All of its hosts are disabled. Nova says the same of a zone that is not there; but such a one was
+missed when the template was looked up."""
 
 
 def refusal(answer: Answer) -> CloudError:
@@ -44,8 +48,8 @@ def refusal(answer: Answer) -> CloudError:
         return CloudUnavailable(said) if effect is Effect.NONE else OutcomeUnknown(said)
     if kind := _not_allowed(effect, status, text):
         return kind(said)
-    if reason := _capacity(effect, status, text):
-        return CapacityRefused(said, reason=reason)
+    if effect is Effect.BUILD and (full := _full(status, text, said)):
+        return full
     if status in RATE_LIMITS:
         return CloudUnavailable(said, reason=Reason.RATE_LIMITED)
     if effect is Effect.NONE or status not in REFUSALS:
@@ -67,19 +71,20 @@ def login_refusal(call: Call, status: int, url: str) -> CloudError:
     return CloudUnavailable(said)
 
 
-def _capacity(effect: Effect, status: int, text: str) -> Reason | None:
-    """Why a build is refused for want of room.
+def _full(status: int, text: str, said: str) -> CapacityRefused | None:
+    """A build that is refused for want of room.
 
     Quotas and full networks come as 400, 403, 409 or 413: the text tells, as it does in faults.
     """
-    if effect is not Effect.BUILD:
-        return None
+    if _ZONE_CLOSED.search(text):
+        return ZoneClosed(said)
     if _NO_SUCH_HOST.match(text):
-        return Reason.NO_VALID_HOST
+        return CapacityRefused(said, reason=Reason.NO_VALID_HOST)
     fault = read_fault(text)
     if fault.kind is FaultClass.CAPACITY:
-        return fault.reason
-    return Reason.RATE_LIMITED if status in RATE_LIMITS else None
+        return CapacityRefused(said, reason=fault.reason)
+    limited = status in RATE_LIMITS
+    return CapacityRefused(said, reason=Reason.RATE_LIMITED) if limited else None
 
 
 def _not_allowed(effect: Effect, status: int, text: str) -> type[CloudError] | None:

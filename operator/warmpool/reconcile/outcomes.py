@@ -20,6 +20,7 @@ from warmpool.domain.errors import (
     NotFound,
     RequestRejected,
     TestFailed,
+    ZoneClosed,
 )
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref
@@ -140,6 +141,8 @@ class Outcomes:
         match error:
             case CredentialsRefused():
                 self._setbacks.refused("", error.reason, str(error))
+            case ZoneClosed():
+                self._setbacks.refused(vm.zone, error.reason, str(error))
             case CapacityRefused():
                 self._no_room(vm, error.reason, str(error))
             case RequestRejected() | DependencyMissing() if builds:

@@ -145,7 +145,7 @@ class Builds:
             raise policy("compute:servers:create:requested_destination")
         if request.host is not None and request.host not in self._world.hosts:
             raise bad_request(f"Compute host {request.host} could not be found.")
-        if request.zone and request.zone not in self._world.zones():
+        if request.zone and request.zone not in self._world.open_zones():
             raise bad_request("The requested availability zone is not available")
 
     def _group(self, request: BuildRequest, project: Project) -> Group | None:

@@ -44,6 +44,7 @@ from warmpool.domain.errors import (
     DependencyMissing,
     OutcomeUnknown,
     RequestRejected,
+    ZoneClosed,
 )
 from warmpool.domain.ids import InstallationId, ServerId, VmUid
 from warmpool.domain.marks import read_marks
@@ -562,12 +563,19 @@ def translate(refused: Refused, what: str, *, builds: bool, changes: bool) -> Cl
         return CredentialsRefused(said)
     if builds and "requested_destination" in refused.message:
         return AimForbidden(said)
-    if builds and (reason := _capacity(refused.message)):
-        return CapacityRefused(said, reason=reason)
+    if builds and (full := _full(refused.message, said)):
+        return full
     if code in {413, 429}:
         limited = CapacityRefused if builds else CloudUnavailable
         return limited(said, reason=Reason.RATE_LIMITED)
     return RequestRejected(said) if changes else CloudUnavailable(said)
+
+
+def _full(text: str, said: str) -> CapacityRefused | None:
+    if "availability zone is not available" in text:
+        return ZoneClosed(said)
+    reason = _capacity(text)
+    return CapacityRefused(said, reason=reason) if reason else None
 
 
 def _capacity(text: str) -> Reason | None:

@@ -322,6 +322,10 @@ class World:
     def zones(self) -> tuple[str, ...]:
         return tuple(sorted({host.spec.zone for host in self.hosts.values()}))
 
+    def open_zones(self) -> set[str]:
+        """Those that servers may be asked for in: some host is enabled, be it dead or alive."""
+        return {host.spec.zone for host in self.hosts.values() if not host.disabled}
+
     def racks(self) -> dict[str, list[Host]]:
         """Rack to its hosts, in the order of the spec."""
         racks: dict[str, list[Host]] = {}
