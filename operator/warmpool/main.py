@@ -101,5 +101,5 @@ def configure_logging(settings: Settings) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    for chatty in ("keystoneauth", "openstack", "urllib3", "asyncio", "stevedore"):
+    for chatty in ("keystoneauth", "openstack", "urllib3", "asyncio", "stevedore", "pymongo"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

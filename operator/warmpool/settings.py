@@ -115,6 +115,20 @@ class Settings(BaseSettings):
     """Address that it is bound to. Beyond loopback, who asks needs the right to list all pools,
     claims and VMs."""
 
+    catalogue: Literal["vmflavors", "mongodb"] = "vmflavors"
+    """Where the catalogue's entries are that are in force."""
+
+    mongodb_uri: SecretStr | None = Field(default=None, min_length=1)
+    """Where MongoDB is, and how to log in: `mongodb://` or `mongodb+srv://`. To read is enough."""
+
+    mongodb_database: str = Field(default="warmpool", max_length=63, pattern=r"^[A-Za-z0-9_-]+$")
+    """Database of the catalogue."""
+
+    mongodb_collection: str = Field(
+        default="catalogue", max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+    )
+    """Collection of the catalogue."""
+
     racks_loopback: bool = False
     """Whether a racks.yaml may name servers on the operator's own machine, such as a sidecar."""
 
@@ -151,6 +165,12 @@ class Settings(BaseSettings):
             raise ValueError(f"there is a login, but no {name}_URL")
         if self.elasticsearch_api_key is not None and user is not None:
             raise ValueError(f"{name}_API_KEY or {name}_USER, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _catalogue_whole(self) -> Self:
+        if self.catalogue == "mongodb" and self.mongodb_uri is None:
+            raise ValueError("WARMPOOL_CATALOGUE=mongodb needs WARMPOOL_MONGODB_URI")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of history and metrics: what is refused, and what is shown of secrets."""
+"""Settings of history, metrics and the catalogue: what is refused, and what is shown of secrets."""
 
 import pytest
 from pydantic import ValidationError
@@ -41,6 +41,9 @@ def test_several_addresses_of_one_elasticsearch(monkeypatch: pytest.MonkeyPatch)
         ({"ELASTICSEARCH_URL": "https://a", "ELASTICSEARCH_USER": "me"}, "PASSWORD"),
         ({"ELASTICSEARCH_STREAM": "Upper/Case"}, "pattern"),
         ({"HISTORY_DAYS": "0"}, "greater"),
+        ({"CATALOGUE": "mongodb"}, "WARMPOOL_MONGODB_URI"),
+        ({"CATALOGUE": "mongo", "MONGODB_URI": "mongodb://me:secret@a"}, "mongodb"),
+        ({"MONGODB_DATABASE": "a/b", "MONGODB_URI": "mongodb://me:secret@a"}, "pattern"),
     ],
     ids=lambda case: str(case)[:60],
 )

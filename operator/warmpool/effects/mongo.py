@@ -42,6 +42,9 @@ WHOLE_EVERY: Final = 60
 ANSWER_WITHIN: Final = 10.0
 """Seconds for one call, the choice of a server included."""
 
+POLL_WITHIN: Final = 60.0
+"""Seconds for one look, however many documents it reads."""
+
 MAX_ENTRIES: Final = 10_000
 """Documents that a catalogue has at most."""
 
@@ -221,9 +224,13 @@ class MongoCatalogue:
         """Look once at what has changed."""
         known = self._stamps if self._polls % WHOLE_EVERY else {}
         try:
-            stamps = await self._shelf.stamps()
-            changed = {n for n, stamp in stamps.items() if known.get(n) != stamp}
-            documents = await self._shelf.read(changed) if changed else {}
+            async with asyncio.timeout(POLL_WITHIN):
+                stamps = await self._shelf.stamps()
+                changed = {n for n, stamp in stamps.items() if known.get(n) != stamp}
+                documents = await self._shelf.read(changed) if changed else {}
+        except TimeoutError:
+            self._say("MongoDB: it does not answer in time")
+            return
         except CatalogueUnavailable as error:
             self._say(str(error))
             return
@@ -282,7 +289,10 @@ class MongoCatalogue:
         before, self._trouble = self._trouble, trouble
         if before == trouble:
             return
-        log.log(*((logging.WARNING, trouble) if trouble else (logging.INFO, "MongoDB answers")))
+        if trouble:
+            log.warning("the catalogue: %s: what it said last stands", trouble)
+        else:
+            log.info("the catalogue: MongoDB answers: %d entries", len(self._entries))
         self._tell(self._entries.keys() | self._malformed.keys())
 
     def _tell(self, names: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from warmpool.effects.kube import KubeCluster
 from warmpool.effects.nova import Observe, open_cloud
 from warmpool.effects.probe import NetworkProber
 from warmpool.effects.racks.opening import open_racks
+from warmpool.embed.catalogue import open_catalogue
 from warmpool.embed.telling import Telling
 from warmpool.ports.clock import Clock
 from warmpool.ports.cloud import Cloud
@@ -45,6 +46,7 @@ class Candidate:
         times = LeaseTimes(settings.lease, settings.lease_deadline, settings.lease_retry)
         card = Card(identity, importlib.metadata.version("warmpool"), socket.gethostname())
         self._vitals = vitals
+        self._mongo = open_catalogue(settings)
         self._elector = Elector(cluster, clock, identity=identity, times=times, rng=rng)
         self._listed = Registration(cluster, clock, rng, card, settings.replica_renewal)
         self._listed_within = settings.replica_renew_seconds + STUCK_AFTER
@@ -55,7 +57,7 @@ class Candidate:
             cluster=Metered(cluster, telling.metrics, clock),
             open_cloud=partial(_open, telling.metrics.nova_call),
             open_racks=partial(open_racks, loopback=settings.racks_loopback),
-            catalogue=store.flavors,
+            catalogue=self._mongo or store.flavors,
             prober=NetworkProber(),
             clock=clock,
             rng=rng,
@@ -77,8 +79,13 @@ class Candidate:
                 tasks.create_task(self._vitals.watch("elector", self._contend), name="elector")
                 listing = ("registration", self._listed.run, self._listed_within)
                 tasks.create_task(self._vitals.watch(*listing), name="registration")
+                if self._mongo is not None:  # on standby, too: who wins knows all entries then
+                    reading = self._vitals.watch("catalogue", self._mongo.run)
+                    tasks.create_task(reading, name="catalogue")
         finally:
             await self._listed.withdraw()
+            if self._mongo is not None:
+                await self._mongo.close()
 
     async def _contend(self, beat: Beat) -> None:
         await self._elector.run(self._lead, beat)
