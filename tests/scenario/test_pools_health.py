@@ -120,13 +120,18 @@ async def test_the_vms_of_a_dead_host_leave_the_claimable_set_and_come_back_with
         assert lab.posts() == 16
 
 
-async def test_a_claim_hears_that_the_host_of_its_vm_is_dead() -> None:
-    async with Lab() as lab:
+@pytest.mark.parametrize("admin", [True, False], ids=["admin", "member-with-inventory"])
+async def test_a_claim_hears_that_the_host_of_its_vm_is_dead(admin: bool) -> None:
+    """A member's servers have no host of their own telling: nobody heard of it."""
+    async with Lab(admin=admin) as lab:
+        if not admin:
+            lab.racks("clouds: {lab: {inventory: lab-admin}}")
         await filled(lab, 1)
         claim = lab.claim()
         await lab.until(lambda: lab.bound(claim))
         (mine,) = (vm for _, vm in lab.vms() if "claimRef" in vm["spec"])
-        lab.nova.kill(lab.server_of(mine).host)
+        host = lab.server_of(mine).host
+        lab.nova.kill(host)
 
         def told() -> tuple[str, str]:
             status = lab.cluster.peek(Kind.VM_CLAIM)[claim]["status"]
@@ -135,6 +140,8 @@ async def test_a_claim_hears_that_the_host_of_its_vm_is_dead() -> None:
             )
 
         await lab.until(lambda: told() == ("False", "VMsUnhealthy"), within=90)
+        [vm] = (vm for _, vm in lab.vms() if "claimRef" in vm["spec"])
+        assert vm["status"]["fault"]["message"] == f"Nova holds host {host} for dead"
 
 
 async def test_a_claimed_vm_is_not_probed() -> None:

@@ -94,6 +94,11 @@ def test_a_dead_host_is_the_trouble_of_its_vms() -> None:
     )
 
 
+def test_a_dead_host_that_a_member_does_not_see_is_named_by_where_its_vm_stands() -> None:
+    hidden = a_view(a_vm(), a_server(host=None), place=a_place(1), host_down=True)
+    assert trouble(hidden) == Trouble(Reason.HOST_DOWN, "Nova holds host h1 for dead")
+
+
 # --- ready ----------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import NOW
+from builders import NOW, a_server
 from warmpool.domain.cloud import Listing
 from warmpool.domain.errors import CloudError, CloudUnavailable, CredentialsRefused
 from warmpool.domain.ids import Ref
@@ -78,9 +78,9 @@ async def test_listings_do_not_wait_for_the_states_of_hosts() -> None:
         await asyncio.sleep(60)
         assert cloud.listed >= 15
         assert cloud.looked == 1
-        assert not session.is_dead("h1")
+        assert not session.is_dead(a_server(host="h1"))
         await asyncio.sleep(40)
-        assert session.is_dead("h1")
+        assert session.is_dead(a_server(host="h1"))
 
 
 @pytest.mark.parametrize("error", [CredentialsRefused("401"), CloudUnavailable("503")])

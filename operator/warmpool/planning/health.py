@@ -33,7 +33,8 @@ def trouble(view: VmView) -> Trouble | None:
     if reason is not None:
         return Trouble(reason, f"Nova says {server.status}")
     if view.host_down:
-        return Trouble(Reason.HOST_DOWN, f"Nova holds host {server.host} for dead")
+        host = server.host or (view.place.hypervisor if view.place is not None else "")
+        return Trouble(Reason.HOST_DOWN, f"Nova holds host {host} for dead")
     return None
 
 

@@ -347,7 +347,7 @@ class PoolWorker:
             rebuilt_at=rebuilt_at,
             seen_since_rebuild=session is not None and session.seen_since(moment),
             not_before=not_before,
-            host_down=server is not None and session is not None and session.is_dead(server.host),
+            host_down=server is not None and session is not None and session.is_dead(server),
             checked=self._checks.of(vm),
         )
 

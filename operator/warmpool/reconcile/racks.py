@@ -148,6 +148,11 @@ class Racks:
         known = self._settled.racks.get(host, "")
         return self._recalled.get(host, known) if self._waits(host) else known
 
+    def host_name(self, server: Server) -> str | None:
+        """The compute host of a server, seen by these credentials or by the inventory."""
+        host = self._host_of(server)
+        return host.name if host is not None else None
+
     def place(self, server: Server, before: Place) -> Place:
         """Where a server stands.
 

@@ -173,9 +173,9 @@ class CloudSession:
         """A time of the cloud's by our own clock: they may be minutes apart."""
         return moment - self._skew
 
-    def is_dead(self, host: str | None) -> bool:
-        """Whether Nova holds a host for dead, as far as these credentials may know."""
-        return host in self._dead
+    def is_dead(self, server: Server) -> bool:
+        """Whether Nova holds a server's host for dead, as far as anybody here may know."""
+        return self.racks.host_name(server) in self._dead
 
     def join(self, pool: Ref) -> None:
         """A pool is about to look. A new one is taken to have something under way."""
@@ -323,7 +323,8 @@ class CloudSession:
         changed, self._dead = dead ^ self._dead, dead
         if changed:
             log.warning("dead hosts: %s", ", ".join(sorted(dead)) or "none any more")
-            self._wake([uid for uid, s in self.servers().items() if s.host in changed])
+            there = self.servers().items()
+            self._wake([uid for uid, s in there if self.racks.host_name(s) in changed])
 
     def _failed(self, error: CloudError) -> None:
         self._failures += 1
