@@ -4,10 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from harness.clouds import Simulator
 from harness.sandbox import Sandbox
-
-from warmpool.api.names import Kind
 
 Body = dict[str, Any]
 
@@ -122,21 +119,3 @@ def test_a_secret_that_comes_later_fills_the_pool(sandbox: Sandbox) -> None:
     sandbox.wait(f"warmpool/{pool}", "condition=DependenciesResolved=False")
     sandbox.secret("later", {"clouds.yaml": sandbox.cloud.clouds_yaml})
     sandbox.await_ready(pool, 1)
-
-
-@pytest.mark.simulator
-def test_credentials_that_are_refused_all_at_once_condemn_nothing(
-    sandbox: Sandbox, simulator: Simulator
-) -> None:
-    """Servers that cannot be listed are not servers that are lost."""
-    pool = sandbox.full_pool("data", 2)
-    before = sorted(sandbox.servers())
-    refused = simulator.break_with(kind="outage", effect="credentials")
-    sandbox.scale(pool, 3)
-    sandbox.wait(f"warmpool/{pool}", "condition=DependenciesResolved=False")
-    assert sandbox.condition(pool, "DependenciesResolved")["reason"] == "CredentialsRefused"
-    assert sorted(sandbox.servers()) == sorted(sandbox.names(Kind.WARM_VM)) == before
-    assert sandbox.status(pool)["ready"] == 2
-    simulator.disarm(refused)
-    sandbox.await_ready(pool, 3)
-    assert set(before) < set(sandbox.servers())

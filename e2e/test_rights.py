@@ -221,9 +221,6 @@ def test_a_live_migration_is_seen_by_vm_pool_and_claim(sandbox: Sandbox, rights:
     ]
     assert told["reason"] == "ConstraintsUnsatisfied"
     assert f"rack {there[0]} has 2 of them" in told["message"]
-    rights.migrate(vms[0]["serverID"], vms[0]["hypervisor"])
-    moves(sandbox, pool, "two", (vms[0]["rack"], vms[0]["hypervisor"]))
-    sandbox.wait("vmclaim/two", "condition=Healthy")
 
 
 @pytest.mark.openstack
