@@ -10,6 +10,8 @@ import pytest
 from pymongo.errors import DuplicateKeyError
 
 from warmpool.api.names import Reason
+from warmpool.cli import main
+from warmpool.cli.catalogue import manifests
 from warmpool.domain.catalogue import Entry, NoEntry
 from warmpool.domain.errors import CatalogueConfigInvalid, CatalogueUnavailable
 from warmpool.effects import mongo
@@ -260,3 +262,27 @@ async def test_trouble_tells_neither_password_nor_host(
     assert "127.0.0.1" not in text
     assert "s3cret" not in text + caplog.text
     await catalogue.close()
+
+
+def moved(uri: str, *args: str) -> int:
+    """`warmpool catalogue`, as a process of its own would run it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WARMPOOL_MONGODB_URI", uri)
+        return main(["catalogue", "--database", DATABASE, *args])
+
+
+def test_entries_are_moved_between_a_file_and_mongodb(
+    mongodb_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, back = tmp_path / "wanted.yaml", tmp_path / "back.yaml"
+    wanted.write_text(manifests({"g2": SPEC, "g3": {**SPEC, "flavor": "m1.huge"}}))
+    where = ("--collection", f"catalogue-{uuid.uuid4().hex}")
+    assert moved(mongodb_uri, *where, "diff", "mongodb", str(wanted)) == 1
+    assert moved(mongodb_uri, *where, "import", "mongodb", str(wanted)) == 0
+    assert moved(mongodb_uri, *where, "diff", "mongodb", str(wanted)) == 0
+    assert moved(mongodb_uri, *where, "export", "mongodb", "-o", str(back)) == 0
+    assert back.read_text() == wanted.read_text()
+    wanted.write_text(manifests({}))
+    capsys.readouterr()
+    assert moved(mongodb_uri, *where, "import", "--prune", "mongodb", str(wanted)) == 0
+    assert capsys.readouterr().out == "- g2\n- g3\n"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from warmpool.cli.adopt import add_parser as add_adopt
+from warmpool.cli.catalogue import add_parser as add_catalogue
 from warmpool.cli.fit import add_parser as add_fit
 from warmpool.cli.novasim import add_parser as add_novasim
 from warmpool.cli.status import add_parser as add_status
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_fit(commands)
     add_adopt(commands)
     add_status(commands)
+    add_catalogue(commands)
     add_novasim(commands)
     args = parser.parse_args(argv)
     status: int = args.run(args)

@@ -1,0 +1,127 @@
+"""`warmpool catalogue`: what it says of two catalogues, what it writes, and what it refuses."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import NOW
+from doubles.cluster import FakeCluster
+from warmpool.api.names import Kind
+from warmpool.cli import main
+from warmpool.cli.catalogue import Changes, FilePlace, FlavorPlace, bring, changes, manifests
+
+SPEC: dict[str, Any] = {"flavor": "m1.large", "image": {"name": "debian-13"}}
+NEWEST: dict[str, Any] = {"newest": {"tags": ["a", "b"], "properties": {}}}
+
+
+def asked(*, prune: bool = False, dry_run: bool = False) -> argparse.Namespace:
+    return argparse.Namespace(prune=prune, dry_run=dry_run)
+
+
+@pytest.fixture
+def flavors() -> FlavorPlace:
+    return FlavorPlace(FakeCluster(lambda: NOW))
+
+
+def test_only_what_means_something_else_differs() -> None:
+    before = {"gone": SPEC, "same": {**SPEC, "image": NEWEST}, "other": SPEC, "bad": {"flavor": 7}}
+    after = {
+        "same": {**SPEC, "image": {"newest": {"tags": ["b", "a"]}}, "metadata": {}},
+        "other": {**SPEC, "flavor": "m1.huge"},
+        "bad": {"flavor": 7},
+        "new": SPEC,
+    }
+    assert changes(before, after) == Changes(("new",), ("other",), ("gone",))
+    assert changes(before, after).told() == ["+ new", "~ other", "- gone"]
+    assert not changes(after, after)
+
+
+async def test_what_is_exported_is_imported_as_it_was(tmp_path: Path) -> None:
+    specs = {"b": {**SPEC, "metadata": {"who": "höst"}}, "a": {**SPEC, "image": NEWEST}}
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(manifests(specs), "utf-8")
+    assert await FilePlace(str(path)).read() == specs
+    path.write_text(yaml.safe_dump({"items": list(yaml.safe_load_all(manifests(specs)))}), "utf-8")
+    assert await FilePlace(str(path)).read() == specs
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "no YAML"),
+        ("kind: Pod\nmetadata: {name: a}", "no VMFlavor"),
+        ("7", "no VMFlavor"),
+        (manifests({"a": SPEC}) + "---\n" + manifests({"a": SPEC}), "'a' twice"),
+    ],
+)
+async def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=says):
+        await FilePlace(str(path)).read()
+
+
+async def test_an_import_writes_what_differs_and_deletes_only_when_told(
+    flavors: FlavorPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bring(flavors, {"a": SPEC, "b": SPEC}, asked())
+    huge = {"b": {**SPEC, "flavor": "m1.huge"}, "c": SPEC}
+    capsys.readouterr()
+    await bring(flavors, huge, asked(prune=True, dry_run=True))
+    assert capsys.readouterr().out.split("\n") == ["+ c", "~ b", "- a", ""]
+    assert await flavors.read() == {"a": SPEC, "b": SPEC}
+    await bring(flavors, huge, asked())
+    assert await flavors.read() == {"a": SPEC, **huge}
+    await bring(flavors, huge, asked(prune=True))
+    assert await flavors.read() == huge
+
+
+async def test_an_import_with_an_entry_that_breaks_the_schema_writes_nothing(
+    flavors: FlavorPlace,
+) -> None:
+    with pytest.raises(ValueError, match=r"'b': spec\.project: .*nothing was written"):
+        await bring(flavors, {"a": SPEC, "b": {**SPEC, "project": []}}, asked())
+    assert await flavors.read() == {}
+
+
+async def test_an_import_leaves_the_status_alone() -> None:
+    cluster = FakeCluster(lambda: NOW)
+    flavors = FlavorPlace(cluster)
+    await bring(flavors, {"a": SPEC}, asked())
+    await bring(flavors, {"a": {**SPEC, "flavor": "m1.huge"}}, asked())
+    (body,) = cluster.peek(Kind.VM_FLAVOR).values()
+    assert body["spec"]["flavor"] == "m1.huge"
+
+
+def test_files_are_compared_and_the_exit_status_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(manifests({"a": SPEC}))
+    two.write_text(manifests({"a": SPEC, "b": SPEC}))
+    assert main(["catalogue", "diff", str(one), str(two)]) == 1
+    assert capsys.readouterr().out == "+ b\n"
+    assert main(["catalogue", "diff", str(one), str(one)]) == 0
+    assert main(["catalogue", "diff", str(one), str(tmp_path / "none")]) == 2
+
+
+def test_without_a_uri_it_says_how_to_tell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WARMPOOL_MONGODB_URI", raising=False)
+    assert main(["catalogue", "export", "mongodb"]) == 2
+    assert "WARMPOOL_MONGODB_URI" in capsys.readouterr().err
+
+
+def test_a_uri_that_cannot_be_used_is_not_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = tmp_path / "uri"
+    uri.write_text("http://who:s3cret@here/")
+    assert main(["catalogue", "--uri-file", str(uri), "export", "mongodb"]) == 2
+    err = capsys.readouterr().err
+    assert "s3cret" not in err
+    assert "mongodb+srv://" in err
