@@ -37,7 +37,7 @@ def tiers(simulator: Simulator, mark: str) -> set[str]:
 def test_a_pool_follows_its_entry_as_far_as_its_project_may(
     sandbox: Sandbox, simulator: Simulator, entry: str
 ) -> None:
-    write(sandbox, entry, "silver", projects=[{"project": "somebody-else"}])
+    write(sandbox, entry, "silver", projects=[{"projectID": "demo"}])
     template = {"flavor": None, "image": None, "flavorRef": {"name": entry}}
     rolls = {"type": "RollingUpdate", "maxUnavailable": 1}
     pool = sandbox.pool("data", 2, template=template, updateStrategy=rolls)
@@ -47,13 +47,13 @@ def test_a_pool_follows_its_entry_as_far_as_its_project_may(
     assert "its projects do not name it: add it there" in told["message"]
     assert sandbox.servers() == []
 
-    write(sandbox, entry, "silver", projects=[{"project": "demo"}])
+    write(sandbox, entry, "silver", projects=[{"project": "demo", "domain": "Default"}])
     sandbox.await_ready(pool, 2)
     assert tiers(simulator, sandbox.mark) == {"silver"}
     sandbox.cluster.kubectl("wait", f"vmflavor/{entry}", "--for=condition=Resolved")
     [claimed] = sandbox.bound("one", {pool: 1})
 
-    write(sandbox, entry, "gold", projects=[{"project": "demo"}])
+    write(sandbox, entry, "gold", projects=[{"project": "demo", "domain": "Default"}])
     sandbox.until(
         lambda: (
             sorted(server["metadata"]["tier"] for server in simulator.records(sandbox.mark))

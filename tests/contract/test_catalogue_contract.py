@@ -113,7 +113,7 @@ async def test_an_entry_says_what_was_written(ground: Ground) -> None:
         "m1.large",
         ImageQuery((("a", "1"), ("b", "2")), ("x", "y")),
         (("tier", "gold"),),
-        (Allowed("search", "Default", frozenset({"member"})),),
+        (Allowed("", "search", "Default", frozenset({"member"})),),
     )
     assert ground.catalogue.find("g2").stale is None
 

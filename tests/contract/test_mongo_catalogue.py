@@ -70,6 +70,10 @@ def reason(catalogue: MongoCatalogue, name: str = "g2") -> tuple[Reason, str]:
             {"version": 2, "spec": {**SPEC, "project": []}}, "spec.project: Extra", id="typo"
         ),
         pytest.param({"version": 2, "spec": {**SPEC, "image": {}}}, "keep one of", id="rule"),
+        pytest.param(
+            {"version": 2, "spec": {**SPEC, "projects": [{"project": "a"}]}}, "both", id="domain"
+        ),
+        pytest.param({"version": 2, "spec": {**SPEC, "projects": [{}]}}, "keep one", id="nobody"),
         pytest.param({"version": 2, "spec": SPEC, "pad": "x" * (1 << 17)}, "bytes", id="huge"),
     ],
 )

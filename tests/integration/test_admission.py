@@ -250,7 +250,10 @@ BASE64_REMEDY = "userData must be base64 without line breaks: encode it"
             a_flavor(
                 image={"newest": {"properties": {"os_distro": "debian"}, "tags": ["stable"]}},
                 metadata={"tier": "gold"},
-                projects=[{"project": "search", "domain": "Default", "roles": ["member"]}],
+                projects=[
+                    {"project": "search", "domain": "Default", "roles": ["member"]},
+                    {"projectID": "0f3c", "roles": ["admin"]},
+                ],
             ),
             id="flavor-of-newest",
         ),
@@ -295,9 +298,21 @@ def test_good_manifests_are_accepted(api: Api, good: Manifest) -> None:
         ),
         pytest.param(
             a_flavor(projects=[{"roles": ["member"]}]),
-            "spec.projects[0].project",
-            "Required value",
+            "spec.projects[0]",
+            "by projectID or by project",
             id="flavor-of-no-project",
+        ),
+        pytest.param(
+            a_flavor(projects=[{"project": "search"}]),
+            "spec.projects[0]",
+            "goes with its domain",
+            id="flavor-of-a-project-anywhere",
+        ),
+        pytest.param(
+            a_flavor(projects=[{"projectID": "p-1", "domain": "Default"}]),
+            "spec.projects[0]",
+            "goes with its domain",
+            id="flavor-of-an-id-and-a-domain",
         ),
         pytest.param(
             a_pool(replicas=-1), "spec.replicas", "greater than or equal to 0", id="negative"

@@ -70,7 +70,10 @@ async def test_an_entry_that_says_the_same_in_other_words_replaces_nothing() -> 
         lab.flavor("g2", **entry())
         pool = lab.pool(replicas=3, template=BY_REF)
         await lab.until(lambda: lab.is_even(pool, 3))
-        lab.flavor("g2", **entry(NEWEST, projects=[{"project": lab.nova.project().name}]))
+        lab.flavor(
+            "g2",
+            **entry(NEWEST, projects=[{"project": lab.nova.project().name, "domain": "Default"}]),
+        )
         lab.flavor("other", **entry())
         await lab.always(lambda: lab.posts() == 3, 30)
         await lab.change(pool, template={"flavorRef": {"name": "other"}})
@@ -128,12 +131,12 @@ async def test_an_image_that_is_not_there_is_told_by_pool_and_entry() -> None:
 
 async def test_a_project_that_may_not_use_an_entry_is_refused() -> None:
     async with Lab() as lab:
-        lab.flavor("g2", **entry(projects=[{"project": "other"}]))
+        lab.flavor("g2", **entry(projects=[{"projectID": "other"}]))
         pool = lab.pool(replicas=2, template=BY_REF)
         await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ProjectNotPermitted"))
         assert lab.posts() == 0
-        own = {"project": lab.nova.project().id, "roles": ["member"]}
-        lab.flavor("g2", **entry(projects=[{"project": "other"}, own]))
+        own = {"projectID": lab.nova.project().id, "roles": ["member"]}
+        lab.flavor("g2", **entry(projects=[{"projectID": "other"}, own]))
         await lab.until(lambda: lab.is_even(pool, 2))
 
 
@@ -142,7 +145,7 @@ async def test_a_permission_that_is_taken_back_stops_builds_and_takes_nothing_aw
         lab.flavor("g2", **entry())
         pool = lab.pool(replicas=3, template=BY_REF)
         await lab.until(lambda: lab.is_even(pool, 3))
-        lab.flavor("g2", **entry(projects=[{"project": "other"}]))
+        lab.flavor("g2", **entry(projects=[{"projectID": "other"}]))
         await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ProjectNotPermitted"))
         await lab.always(lambda: lab.posts() == 3 and len(lab.free()) == 3, 60)
 
@@ -170,3 +173,56 @@ async def test_builds_under_way_of_an_older_meaning_are_given_up() -> None:
         await lab.until(lambda: lab.is_even(pool, 2) and images(lab) == {"debian-12"}, within=300)
         owners = [tag for s in lab.servers() for tag in s.all_tags if tag.startswith(TAG_OWNER)]
         assert len(owners) == 2
+
+
+async def test_a_pool_without_its_secret_keeps_no_entry_from_telling_of_the_others() -> None:
+    async with Lab() as lab:
+        lab.flavor("g2", **entry())
+        lab.pool("lost", replicas=1, template=BY_REF, cloudRef={"secretName": "no", "cloud": "lab"})
+        pool = lab.pool(replicas=2, template=BY_REF)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        await lab.until(lambda: flavor_status(lab).get("state") == "Unresolved")
+        rows = {row["pool"]: row for row in flavor_status(lab)["resolved"]}
+        assert rows["search/data"]["imageID"]
+        assert "Secret" in rows["search/lost"]["message"]
+
+
+BY_NAME = {"flavor": "m1.micro", "image": "debian-13", "metadata": {"tier": "gold"}}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(entry(metadata={"tier": "gold"}), id="same-words"),
+        pytest.param(entry(NEWEST, metadata={"tier": "gold"}), id="other-words"),
+    ],
+)
+async def test_a_pool_is_moved_from_names_to_an_entry_that_means_the_same(
+    written: dict[str, Any],
+) -> None:
+    async with Lab() as lab:
+        pool = lab.pool(replicas=3, template=BY_NAME)
+        await lab.until(lambda: lab.is_even(pool, 3))
+        before = lab.status(pool)["revision"]
+        lab.flavor("g2", **written)
+        await lab.change(pool, template=BY_REF)
+        await lab.until(lambda: lab.status(pool).get("resolved"))
+        await lab.always(lambda: lab.posts() == 3 and len(lab.free()) == 3, 30)
+        await lab.restart()
+        await lab.always(lambda: lab.posts() == 3 and len(lab.free()) == 3, 30)
+        assert lab.status(pool)["revision"] == before
+        lab.flavor("g2", **entry({"name": "debian-12"}, metadata={"tier": "gold"}))
+        await lab.until(lambda: images(lab) == {"debian-12"}, within=120)
+        assert lab.status(pool)["revision"] != before
+
+
+async def test_a_pool_is_moved_from_names_to_an_entry_while_nobody_leads() -> None:
+    async with Lab() as lab:
+        lab.flavor("g2", **entry(metadata={"tier": "gold"}))
+        pool = lab.pool(replicas=3, template=BY_NAME)
+        await lab.until(lambda: lab.is_even(pool, 3))
+        await lab.stop()
+        await lab.change(pool, template=BY_REF)
+        lab.start()
+        await lab.until(lambda: lab.status(pool).get("resolved"))
+        await lab.always(lambda: lab.posts() == 3 and len(lab.free()) == 3, 30)

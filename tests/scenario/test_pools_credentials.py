@@ -93,7 +93,7 @@ async def test_credentials_of_another_project_are_held_against_the_entry_at_once
     async with Lab() as lab:
         lab.credentials(lab="ours")
         lab.projects["theirs"] = "other"
-        own = [{"project": lab.nova.project().name}]
+        own = [{"projectID": lab.nova.project().id}]
         lab.flavor("g2", flavor="m1.micro", image={"name": "debian-13"}, projects=own)
         pool = lab.pool(replicas=2, template={"flavorRef": {"name": "g2"}})
         await lab.until(lambda: lab.is_even(pool, 2))

@@ -12,11 +12,11 @@ from warmpool.api.v1alpha1 import VMFlavor
 from warmpool.api.v1alpha1.flavor import VMFlavorSpec, VMFlavorStatus
 from warmpool.api.v1alpha1.pool import ResolvedTemplate, Template, WarmPoolStatus
 from warmpool.cli.adopt import as_it_builds
-from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, NoEntry, Resolution
+from warmpool.domain.catalogue import Allowed, Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import BuildSpec, Identity, NetworkChoice
 from warmpool.domain.ids import Ref
-from warmpool.planning.catalogue import entry_of, flavor_status, refusal
-from warmpool.planning.revision import revision_of, revision_resolved
+from warmpool.planning.catalogue import checked, entry_of, flavor_status, refusal, remembered
+from warmpool.planning.revision import revision_of, revision_resolved, revisions_by_name
 from warmpool.ports.cluster import Snapshot
 from warmpool.reconcile.flavors import Flavors
 
@@ -38,7 +38,7 @@ def test_an_entry_says_what_its_spec_says() -> None:
         a_body(
             image={"newest": {"properties": {"b": "2", "a": "1"}, "tags": ["y", "x"]}},
             metadata={"k": "v"},
-            projects=[{"project": "search", "roles": ["member"]}],
+            projects=[{"projectID": "p-1", "roles": ["member"]}],
         )
     ).spec
     assert entry_of("g2", spec) == Entry(
@@ -46,11 +46,38 @@ def test_an_entry_says_what_its_spec_says() -> None:
         "m1.large",
         ImageQuery((("a", "1"), ("b", "2")), ("x", "y")),
         (("k", "v"),),
-        (Allowed("search", roles=frozenset({"member"})),),
+        (Allowed("p-1", roles=frozenset({"member"})),),
     )
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        pytest.param({"metadata": {"warmpool.dev:x": ""}}, "spec.metadata: leave", id="mark"),
+        pytest.param({"image": {}}, "keep one of them", id="no-image"),
+        pytest.param({"image": {"newest": {}}}, "of which images", id="any-image"),
+        pytest.param({"projects": [{}]}, "by projectID or by project", id="nobody"),
+        pytest.param({"projects": [{"project": "a"}]}, "goes with its domain", id="any-domain"),
+    ],
+)
+def test_rules_that_the_api_server_has_hold_elsewhere_too(spec: dict[str, Any], says: str) -> None:
+    wrong = checked("g2", VMFlavor.model_validate(a_body(**spec)).spec)
+    assert isinstance(wrong, str)
+    assert says in wrong
+
+
+def test_what_breaks_no_rule_is_an_entry() -> None:
+    newest = {"newest": {"tags": ["stable"]}}
+    projects = [{"project": "search", "domain": "Default"}, {"projectID": "p-1"}]
+    spec = VMFlavor.model_validate(a_body(image=newest, projects=projects)).spec
+    assert checked("g2", spec) == entry_of("g2", spec)
+
+
 # -- who may use it ---------------------------------------------------------------------------
+
+
+def named(project: str, domain: str, *roles: str) -> Allowed:
+    return Allowed("", project, domain, frozenset(roles))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +85,11 @@ def test_an_entry_says_what_its_spec_says() -> None:
     [
         pytest.param((), id="anybody"),
         pytest.param((Allowed("p-1"),), id="id"),
-        pytest.param((Allowed("other"), Allowed("search")), id="name"),
-        pytest.param((Allowed("search", "Default"),), id="domain"),
-        pytest.param((Allowed("search", "d-1"),), id="domain-id"),
-        pytest.param((Allowed("search", roles=frozenset({"admin", "member"})),), id="role"),
-        pytest.param(
-            (Allowed("search", roles=frozenset({"admin"})), Allowed("p-1")), id="said-twice"
-        ),
+        pytest.param((Allowed("other"), named("search", "Default")), id="name"),
+        pytest.param((named("search", "Default"),), id="domain"),
+        pytest.param((named("search", "d-1"),), id="domain-id"),
+        pytest.param((Allowed("p-1", roles=frozenset({"admin", "member"})),), id="role"),
+        pytest.param((named("search", "Default", "admin"), Allowed("p-1")), id="said-twice"),
     ],
 )
 def test_a_project_that_is_named_may(allowed: tuple[Allowed, ...]) -> None:
@@ -75,9 +100,12 @@ def test_a_project_that_is_named_may(allowed: tuple[Allowed, ...]) -> None:
     ("allowed", "says"),
     [
         pytest.param(Allowed("other"), "its projects do not name it", id="other"),
-        pytest.param(Allowed("search", "elsewhere"), "do not name it", id="other-domain"),
+        pytest.param(named("search", "elsewhere"), "do not name it", id="other-domain"),
+        pytest.param(named("search", ""), "do not name it", id="no-domain"),
+        pytest.param(Allowed("search"), "do not name it", id="named-as-another's-id"),
+        pytest.param(named("p-1", "Default"), "do not name it", id="called-as-the-id"),
         pytest.param(
-            Allowed("search", roles=frozenset({"admin"})),
+            named("search", "Default", "admin"),
             "with one of the roles admin; these credentials have member, reader",
             id="role",
         ),
@@ -102,6 +130,24 @@ def by_ref(name: str = "g2", **fields: Any) -> Template:
 
 def test_where_an_entry_is_kept_and_what_it_is_called_changes_no_revision() -> None:
     assert revision_resolved(by_ref("g2"), a_spec()) == revision_resolved(by_ref("g3"), a_spec())
+
+
+@pytest.mark.parametrize(
+    ("flavor", "image", "same"),
+    [
+        ("m1.large", "debian-13", True),
+        ("f-1", "i-1", True),
+        ("m1.large", "i-1", True),
+        ("m1.large", "debian-12", False),
+    ],
+)
+def test_revisions_by_name_are_those_of_templates_that_say_the_same(
+    flavor: str, image: str, same: bool
+) -> None:
+    entry = Entry("g2", "m1.large", "debian-13", (("tier", "gold"),))
+    by_name = revisions_by_name(by_ref(keyPair="ops"), entry, a_spec(tier="gold"))
+    said = {"flavor": flavor, "image": image, "metadata": {"tier": "gold"}, "keyPair": "ops"}
+    assert (revision_of(Template.model_validate(said)) in by_name) == same
 
 
 def test_what_an_entry_comes_to_is_in_the_revision() -> None:
@@ -133,6 +179,31 @@ def test_nothing_is_adopted_before_the_entry_was_looked_up(known: ResolvedTempla
     pool = a_pool(template={"flavorRef": {"name": "g2"}}, status=WarmPoolStatus(resolved=known))
     with pytest.raises(ValueError, match="has not resolved 'g2' yet"):
         as_it_builds(pool)
+
+
+# -- while the catalogue cannot say -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [Reason.CATALOGUE_UNAVAILABLE, Reason.ENTRY_MALFORMED])
+def test_what_cannot_be_said_is_remembered_for_the_project_that_was_permitted(
+    reason: Reason,
+) -> None:
+    why = NoEntry(reason, "away")
+    last = RESOLVED.model_copy(update={"project_id": "p-1"})
+    found = remembered(Found(why), last)
+    assert found.stale == why
+    assert isinstance(found.entry, Entry)
+    assert refusal(found.entry, WHO) == ""
+    assert refusal(found.entry, replace(WHO, project_id="p-2")) != ""
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Found(NoEntry(Reason.ENTRY_NOT_FOUND, "")), Found(Entry("g2", "f", "i"))],
+    ids=["deleted", "there"],
+)
+def test_an_answer_stands(found: Found) -> None:
+    assert remembered(found, RESOLVED) is found
 
 
 # -- VMFlavors as a catalogue -----------------------------------------------------------------
@@ -276,6 +347,17 @@ def test_of_more_pools_than_there_is_room_for_the_first_are_listed_and_all_count
     assert told.conditions[0].message == (
         "it means something to 501 pools; the first 500 of 501 pools are listed"
     )
+
+
+def test_of_a_pool_that_has_not_looked_yet_stands_what_stood_there() -> None:
+    before = status(VMFlavorStatus(), a_resolution("a"), a_resolution("b"))
+    silent = [Ref(POOL.namespace, "b"), Ref(POOL.namespace, "never-looked")]
+    told = [a_resolution("a", image="i-2")]
+    after = flavor_status(before, told, silent=silent, generation=1, now=NOW)
+    assert [(row.pool, row.image_id) for row in after.resolved] == [
+        ("search/a", "i-2"),
+        ("search/b", "i-1"),
+    ]
 
 
 def test_an_entry_that_nobody_uses_says_so() -> None:

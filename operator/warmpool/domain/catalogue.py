@@ -15,16 +15,21 @@ class ImageQuery:
     """Sorted."""
     tags: tuple[str, ...] = ()
     """Sorted."""
+    held: str = ""
+    """Id of the image in force. No older one follows it while it is there and still fits: a list
+    may miss the newest for a moment. Empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """A project that may use an entry."""
 
-    project: str
-    """Its id or name."""
+    project_id: str = ""
+    """Empty: it is told by name."""
+    project: str = ""
+    """Its name."""
     domain: str = ""
-    """Id or name of its domain. Empty: any."""
+    """Id or name of its domain, where it is told by name."""
     roles: frozenset[str] = frozenset()
     """One of these is needed. Empty: any role will do."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from warmpool.api.names import Reason
 from warmpool.domain.catalogue import ImageQuery
@@ -18,11 +18,35 @@ MAX_PAGES: Final = 50
 async def newest_image(query: ImageQuery, called: str, lookup: Lookup) -> str:
     """The id of the newest active image with these properties and tags.
 
-    Glance sorts and filters, but a filter that it does not know it may ignore: what comes is held
-    against the query again.
-
     Raises:
         DependencyMissing: there is none.
+    """
+    listed = await _listed(query, lookup)
+    if query.held and (listed is None or listed["id"] != query.held):
+        held = await _one(query.held, lookup)
+        if held is not None and fits(held, query):
+            listed = held if listed is None else max(listed, held, key=_age)
+    if listed is not None:
+        return str(listed["id"])
+    raise DependencyMissing(
+        f"{called}: no active image has {described(query)}",
+        reason=Reason.IMAGE_NOT_FOUND,
+        field=called,
+    )
+
+
+async def _one(ident: str, lookup: Lookup) -> Mapping[str, object] | None:
+    """An image by its id. None: it is gone."""
+    path = f"/images/{quote(ident, safe='')}"
+    body = await lookup.body(Call("get image", path, service=Service.IMAGE))
+    return whole_object(body) if body is not None else None
+
+
+async def _listed(query: ImageQuery, lookup: Lookup) -> Mapping[str, object] | None:
+    """The newest that Glance lists.
+
+    It sorts and filters, but a filter that it does not know it may ignore: what comes is held
+    against the query again.
     """
     pairs = [
         *query.properties,
@@ -39,15 +63,11 @@ async def newest_image(query: ImageQuery, called: str, lookup: Lookup) -> str:
         rows = as_objects(body, "images")
         found = max((r for r in rows if fits(r, query)), key=_age, default=None)
         if found is not None:
-            return str(found["id"])
+            return found
         marker = str(rows[-1].get("id")) if rows and whole_object(body).get("next") else None
         if marker is None:
             break
-    raise DependencyMissing(
-        f"{called}: no active image has {described(query)}",
-        reason=Reason.IMAGE_NOT_FOUND,
-        field=called,
-    )
+    return None
 
 
 def fits(image: Mapping[str, object], query: ImageQuery) -> bool:

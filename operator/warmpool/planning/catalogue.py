@@ -1,6 +1,6 @@
 """Entries of the catalogue: read, permitted, told of. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -9,6 +9,7 @@ from warmpool.api.v1alpha1.flavor import ResolvedFor, VMFlavorSpec, VMFlavorStat
 from warmpool.api.v1alpha1.pool import ResolvedTemplate
 from warmpool.domain.catalogue import Allowed, Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import Identity
+from warmpool.domain.ids import Ref
 from warmpool.planning.condition import condition
 
 MAX_MESSAGE: Final = 500
@@ -40,7 +41,8 @@ def entry_of(name: str, spec: VMFlavorSpec) -> Entry:
         image=image,
         metadata=tuple(sorted(spec.metadata.items())),
         projects=tuple(
-            Allowed(one.project, one.domain or "", frozenset(one.roles)) for one in spec.projects
+            Allowed(one.project_id or "", one.project or "", one.domain or "", frozenset(one.roles))
+            for one in spec.projects
         ),
     )
 
@@ -71,6 +73,11 @@ def checked(name: str, spec: VMFlavorSpec) -> Entry | str:
         return "spec.image: an image is told by name or as the newest of some: keep one of them"
     if newest is not None and not newest.properties and not newest.tags:
         return "spec.image.newest: it must say of which images: name properties or tags"
+    for one in spec.projects:
+        if (one.project_id is None) == (one.project is None):
+            return "spec.projects: a project is told by projectID or by project: keep one of them"
+        if (one.project is None) != (one.domain is None):
+            return "spec.projects: the name of a project goes with its domain: say both"
     return entry_of(name, spec)
 
 
@@ -106,18 +113,31 @@ def refusal(entry: Entry, who: Identity) -> str:
 
 
 def _is_project(one: Allowed, who: Identity) -> bool:
-    if one.domain and one.domain not in (who.domain_id, who.domain):
-        return False
-    return one.project in (who.project_id, who.project)
+    """An id is never held against a name: whoever names a project may call it by another's id."""
+    if one.project_id:
+        return one.project_id == who.project_id
+    in_domain = bool(one.domain) and one.domain in (who.domain_id, who.domain)
+    return in_domain and one.project == who.project
 
 
 def flavor_status(
-    before: VMFlavorStatus, resolutions: Iterable[Resolution], *, generation: int, now: datetime
+    before: VMFlavorStatus,
+    resolutions: Iterable[Resolution],
+    *,
+    silent: Collection[Ref] = (),
+    generation: int,
+    now: datetime,
 ) -> VMFlavorStatus:
-    """The status of a VMFlavor. A time stays for as long as the ids do."""
+    """The status of a VMFlavor. A time stays for as long as the ids do.
+
+    Of pools that are `silent`, since they have not looked yet, stands what stood there.
+    """
     old = {one.pool: one for one in before.resolved}
     moment = now.replace(microsecond=0)
-    rows = sorted((_row(one, old, moment) for one in resolutions), key=lambda row: row.pool)
+    kept = [old[str(ref)] for ref in silent if str(ref) in old]
+    rows = sorted(
+        [*(_row(one, old, moment) for one in resolutions), *kept], key=lambda row: row.pool
+    )
     shown = rows[:MAX_ROWS]
     failed = [row for row in rows if row.message]
     if not rows:

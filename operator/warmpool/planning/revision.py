@@ -5,6 +5,7 @@ import json
 from typing import Any, Final
 
 from warmpool.api.v1alpha1.pool import Template
+from warmpool.domain.catalogue import Entry
 from warmpool.domain.cloud import BuildSpec
 
 LENGTH: Final = 10
@@ -31,6 +32,20 @@ def revision_resolved(template: Template, spec: BuildSpec) -> str:
     said["flavor"], said["image"] = spec.flavor_id, spec.image_id
     said["metadata"] = dict(spec.metadata)
     return _hash(said)
+
+
+def revisions_by_name(template: Template, entry: Entry, spec: BuildSpec) -> frozenset[str]:
+    """The revisions that the template has if it says itself what the entry says.
+
+    By the entry's own words, or by the ids that they came to.
+    """
+    called = entry.image if isinstance(entry.image, str) else spec.image_id
+    own = template.model_copy(update={"flavor_ref": None, "metadata": dict(spec.metadata)})
+    return frozenset(
+        revision_of(own.model_copy(update={"flavor": flavor, "image": image}))
+        for flavor in (entry.flavor, spec.flavor_id)
+        for image in (called, spec.image_id)
+    )
 
 
 def _said(template: Template) -> dict[str, Any]:

@@ -76,11 +76,14 @@ class Clerk:
     async def _write(self, flavor: VMFlavor) -> None:
         name, meta = flavor.metadata.name, flavor.metadata
         pools = [ref for ref, used in self._users() if used == name]
-        if any(ref not in self._known for ref in pools):
-            return  # what the former leader wrote stands until all have looked
-        told = [self._known[ref] for ref in pools]
+        told = [self._known[ref] for ref in pools if ref in self._known]
+        silent = frozenset(ref for ref in pools if ref not in self._known)
         now = self._clock.now()
-        status = flavor_status(flavor.status, told, generation=meta.generation, now=now)
+        if silent and not told and not flavor.status.resolved:
+            return  # it is used, and nobody has looked it up yet
+        status = flavor_status(
+            flavor.status, told, silent=silent, generation=meta.generation, now=now
+        )
         if status == flavor.status:
             return
         with suppress(NotFound, TestFailed):

@@ -8,14 +8,14 @@ from typing import Final
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.pool import ResolvedTemplate
-from warmpool.domain.catalogue import Entry, Found, NoEntry, Resolution
+from warmpool.domain.catalogue import Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import BuildSpec, Identity
 from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissing, NotFound
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
 from warmpool.planning.catalogue import MAX_PROJECT, WITHDRAWN, refusal, remembered
-from warmpool.planning.revision import revision_resolved
+from warmpool.planning.revision import revision_resolved, revisions_by_name
 from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
@@ -97,10 +97,12 @@ class Recipe:
         session = await self._clouds.session(pool)
         if isinstance(session, Problem):
             self.problem, self.due = session, now + RETRY_DEPENDENCY
+            self._tell(pool, None, None)
             return None
         session.join(pool.ref)
         if session.problem is not None:
             self.problem, self.due = session.problem, now + RETRY_DEPENDENCY
+            self._tell(pool, session, None)
             return session
         found = self._find(pool)
         is_due = self.due is None or now >= self.due
@@ -135,6 +137,7 @@ class Recipe:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
         try:
             entry, who = await self._permitted(found, session)
+            entry = self._holding(pool, entry)
             spec = await session.cloud.resolve(pool.spec.template, zones, entry)
             group = await settle_group(session.cloud, pool)
             spec = replace(spec, user_data=await self._user_data(pool), group=group)
@@ -175,15 +178,25 @@ class Recipe:
             raise DependencyMissing(why, reason=Reason.PROJECT_NOT_PERMITTED, field=FLAVOR_REF)
         return found.entry, who
 
+    def _holding(self, pool: Pool, entry: Entry | None) -> Entry | None:
+        """An entry that asks for the newest image, with the one that is in force."""
+        last = self.resolved or pool.status.resolved
+        if entry is None or last is None or not isinstance(entry.image, ImageQuery):
+            return entry
+        return replace(entry, image=replace(entry.image, held=last.image_id))
+
     def _take(self, pool: Pool, spec: BuildSpec, found: Found | None, who: Identity | None) -> None:
         """This is what is built from now on."""
-        self._spec, self._revision = spec, pool.revision
+        before, self._spec = self._spec, spec
         self.stale = found.stale if found is not None else None
         if found is None or not isinstance(found.entry, Entry):
-            self.resolved = None
+            self._revision, self.resolved = pool.revision, None
             return
-        self._revision = revision_resolved(pool.spec.template, spec)
+        content = revision_resolved(pool.spec.template, spec)
+        if before != spec or not self._revision:  # else it was moved from names that mean the same
+            self._revision = self._kept(pool, found.entry, spec, content) or content
         fresh = ResolvedTemplate(
+            content=content,
             name=found.entry.name,
             flavor_id=spec.flavor_id,
             image_id=spec.image_id,
@@ -195,12 +208,20 @@ class Recipe:
         same = last is not None and fresh.model_copy(update={"time": last.time}) == last
         self.resolved = last if same else fresh
 
-    def _tell(self, pool: Pool, session: CloudSession, who: Identity | None) -> None:
+    def _kept(self, pool: Pool, entry: Entry, spec: BuildSpec, content: str) -> str:
+        """The revision that VMs of this content have already. Empty: none that is known."""
+        last, revision = self.resolved or pool.status.resolved, pool.status.revision
+        if last is not None:
+            return (self._revision or revision) if last.content == content else ""
+        by_name = revisions_by_name(pool.spec.template, entry, spec)
+        return revision if revision in by_name else ""
+
+    def _tell(self, pool: Pool, session: CloudSession | None, who: Identity | None) -> None:
         """Note what the entry came to; without `who`, that it did not."""
         ref, resolved = pool.spec.template.flavor_ref, self.resolved
         if ref is None:
             return
-        one = Resolution(ref.name, pool.ref, session.cloud.region)
+        one = Resolution(ref.name, pool.ref, session.cloud.region if session is not None else "")
         if who is not None and resolved is not None:
             one = replace(
                 one,

@@ -435,6 +435,17 @@ VM_FLAVOR: Final = Extras(
             " || (has(self.tags) && size(self.tags) > 0)",
             "newest must say of which images: name properties or tags",
         ),
+        Rule(
+            "spec.projects[]",
+            "has(self.projectID) != has(self.project)",
+            "a project is told by projectID or by project: keep one of them",
+        ),
+        Rule(
+            "spec.projects[]",
+            "has(self.project) == has(self.domain)",
+            "the name of a project goes with its domain, since names are unique within one only:"
+            " say both",
+        ),
     ),
     keyed={"status.resolved": "pool"},
     sets=("spec.image.newest.tags", "spec.projects[].roles"),

@@ -31,12 +31,14 @@ class ImageChoice(Model):
 
 
 class AllowedProject(Model):
-    """A project that may use an entry."""
+    """A project that may use an entry: told by its id, or by its name and domain."""
 
-    project: str = Field(min_length=1, max_length=64)
-    """Id of the Keystone project, or its name."""
+    project_id: str | None = Field(default=None, min_length=1, max_length=64, alias="projectID")
+    """Id of the Keystone project. No project's name is taken for one."""
+    project: str | None = Field(default=None, min_length=1, max_length=64)
+    """Name of the Keystone project, with its `domain`: names are unique within one only."""
     domain: str | None = Field(default=None, min_length=1, max_length=64)
-    """Id or name of the project's domain. Unset: any, which for a name may be several projects."""
+    """Id or name of the project's domain: only who runs the cloud gives those."""
     roles: list[Annotated[str, StringConstraints(min_length=1, max_length=255)]] = Field(
         default_factory=list, max_length=20
     )

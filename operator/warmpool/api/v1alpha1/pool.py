@@ -358,6 +358,8 @@ class ResolvedTemplate(Model):
     """Metadata that the entry adds to every server."""
     project_id: str = Field(default="", max_length=64, alias="projectID")
     """Project that was permitted to use it. While the catalogue does not answer, no other is."""
+    content: str = Field(default="", max_length=63)
+    """Hash of all that VMs are built from. While it stays, the pool's revision does."""
     time: Time
     """When it came to these."""
 
