@@ -13,10 +13,10 @@ from warmpool.domain.errors import CloudConfigInvalid, CloudUnavailable
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
 from warmpool.effects.racks.opening import open_racks
-from warmpool.reconcile.clouds import SECRET_EVERY, Clouds
+from warmpool.reconcile.clouds import SECRET_AGAIN, SECRET_EVERY, Clouds
 from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.vitals import Vitals
-from warmpool.sim.clock import LoopClock
+from warmpool.sim.clock import LoopClock, ManualClock
 
 
 class StillClock:
@@ -157,6 +157,47 @@ async def test_a_cloud_may_be_away_for_a_day() -> None:
     await asyncio.sleep(24 * 3600)
     assert not running.done()
     assert 2000 < cloud.asked < 4000
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_what_a_secret_says_ends_nobody_and_is_read_once() -> None:
+    """A tag on the wrong node made the parser raise what nobody caught: each leader ended by it."""
+    read: list[str] = []
+
+    def open_cloud(text: str, name: str) -> Any:
+        del name
+        read.append(text)
+        if text == "bad":
+            raise ZeroDivisionError("s3cret")
+        return NoCloud()
+
+    secrets, clock = Secrets(), ManualClock(NOW)
+    secrets.text = b"bad"
+    clouds = Clouds(
+        secrets,  # type: ignore[arg-type]
+        open_cloud,
+        clock,
+        random.Random(1),  # noqa: S311 - jitter
+        Vitals(clock),
+        open_racks=open_racks,
+        wake_vms=lambda _: None,
+        wake_pool=lambda _: None,
+        nudge=lambda _: None,
+    )
+    running = asyncio.ensure_future(clouds.run())
+    await asyncio.sleep(0)
+    pool = a_pool(Ref("search", "data"))
+    for _ in range(3):
+        found = await clouds.session(pool)
+        assert isinstance(found, Problem)
+        assert "ZeroDivisionError" in found.message
+        assert "s3cret" not in found.message
+        clock.advance(SECRET_AGAIN)
+    assert read == ["bad"]
+    secrets.text = b"good"
+    assert isinstance(await clouds.session(pool), CloudSession)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

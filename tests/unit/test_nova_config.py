@@ -38,7 +38,7 @@ BY_NAME = {"auth_url": "http://k/v3", "application_credential_name": "ours"} | S
     ("text", "said"),
     [
         ("clouds: [hunter2", "no YAML at line 1"),
-        ("hunter2: &a [*a]", "no mapping 'clouds'"),
+        ("hunter2: &a [*a]", "aliases written out"),
         ("", "no mapping 'clouds'"),
         ("clouds: 3", "no mapping 'clouds'"),
         ("clouds: {lab: hunter2}", "cloud 'lab' must be a mapping"),

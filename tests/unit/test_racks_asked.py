@@ -103,6 +103,7 @@ class Site:
         self.nova = nova or Nova(H1, H2)
         self.apart = apart
         self.invalid = ""
+        self.bug = False
         self.changes = 0
         clock, rng = Watched(), random.Random(1)  # noqa: S311 - jitter
         self.racks = Racks(self.nova, self.open, clock, rng, self._changed)  # type: ignore[arg-type]
@@ -114,6 +115,8 @@ class Site:
     def open(self, _: Surroundings) -> Chain:
         if self.invalid:
             raise RackConfigInvalid(self.invalid)
+        if self.bug:
+            raise ZeroDivisionError("s3cret")
         return Chain(self.apart or self.nova, tuple(self.keepers))  # type: ignore[arg-type]
 
     def configure(self) -> None:
@@ -454,3 +457,13 @@ async def test_a_source_that_never_gets_to_all_hosts_gets_to_each_in_turn() -> N
     async with Site(cms, nova=Nova(*hosts)).running() as racks:
         await asyncio.sleep(2400)
         assert racks.of_host("h39") == "r1"
+
+
+async def test_a_racks_yaml_that_breaks_its_reader_changes_nothing() -> None:
+    """It is a tenant's: each leader ended by it."""
+    site = Site(Keeper(h1="r1", h2="r2"))
+    async with site.running() as racks:
+        site.bug = True
+        site.configure()
+        assert racks.of_host("h1") == "r1"
+        assert racks.report.wrong == "racks.yaml cannot be read (ZeroDivisionError)"

@@ -6,10 +6,9 @@ Nothing here repeats a value of the entry: most of them are secrets.
 from collections.abc import Mapping
 from typing import Final
 
-import yaml
-
 from warmpool.api.names import Reason
 from warmpool.domain.errors import CloudConfigInvalid
+from warmpool.effects.plain_yaml import NotPlainYamlError, parse
 
 FILE_KEYS: Final = ("cert", "key")
 """Client certificates are files of the operator's own pod: a tenant's Secret must not use them."""
@@ -82,14 +81,10 @@ def secrets_of(entry: Mapping[str, object]) -> tuple[str, ...]:
 
 def _parse(clouds_yaml: str) -> object:
     try:
-        return yaml.safe_load(clouds_yaml)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        # The cause is left out on purpose: its text quotes the line, which may hold a password.
-        raise CloudConfigInvalid(f"clouds.yaml is no YAML{where}") from None
-    except (ValueError, RecursionError):
-        raise CloudConfigInvalid("clouds.yaml is no YAML") from None
+        parsed: object = parse(clouds_yaml)
+    except NotPlainYamlError as error:
+        raise CloudConfigInvalid(f"clouds.yaml {error}") from None
+    return parsed
 
 
 def _entry(parsed: object, cloud: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ Only the leader runs sessions.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from warmpool.ports.cluster import Cluster
 from warmpool.ports.racks import OpenRacks, Surroundings
 from warmpool.reconcile.session import CLOUDS_YAML, CloudSession, Wake, WakePool
 from warmpool.reconcile.vitals import Vitals
+
+log = logging.getLogger(__name__)
 
 SECRET_EVERY: Final = 30.0
 """Seconds after which a Secret is read again: passwords change."""
@@ -73,6 +76,8 @@ class Clouds:
         self._texts: dict[SessionKey, str] = {}
         self._wrong: dict[SessionKey, Problem] = {}
         """What is wrong with Secrets, as they were read last."""
+        self._refused: dict[SessionKey, tuple[str, Problem]] = {}
+        """Texts that could not be used last: reading one again would only take its time again."""
         self._read_at: dict[SessionKey, float] = {}
         self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -144,10 +149,14 @@ class Clouds:
 
     def _start(self, key: SessionKey, text: str) -> CloudSession | Problem:
         assert self._group is not None, "run() first"  # noqa: S101
-        try:
-            cloud = self._open(text, key.cloud)
-        except CloudError as error:
-            return Problem(error.reason, str(error), "spec.cloudRef.cloud")
+        before, problem = self._refused.get(key, (None, None))
+        if problem is not None and before == text:
+            return problem
+        cloud = self._opened(key, text)
+        if isinstance(cloud, Problem):
+            self._refused[key] = text, cloud
+            return cloud
+        self._refused.pop(key, None)
         self._stop(key)
         session = CloudSession(
             cloud,
@@ -162,6 +171,18 @@ class Clouds:
         name = f"cloud {key.cloud} of {key.secret}"
         self._tasks[key] = self._group.create_task(self._hold(session, name), name=name)
         return session
+
+    def _opened(self, key: SessionKey, text: str) -> Cloud | Problem:
+        """Whatever stands in a Secret, it is wrong for its own pools only."""
+        try:
+            return self._open(text, key.cloud)
+        except CloudError as error:
+            return Problem(error.reason, str(error), "spec.cloudRef.cloud")
+        except Exception as error:  # noqa: BLE001 - its words may be the Secret's
+            kind = type(error).__name__
+            log.error("Secret %s: clouds.yaml cannot be read: %s", key.secret, kind)  # noqa: TRY400
+            text = f"clouds.yaml of Secret {key.secret.name!r} cannot be read ({kind})"
+            return Problem(Reason.SECRET_INVALID, text, "spec.cloudRef.secretName")
 
     async def _hold(self, session: CloudSession, name: str) -> None:
         """Have a session look until cancelled, then close it."""

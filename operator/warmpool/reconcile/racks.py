@@ -180,17 +180,24 @@ class Racks:
     def configure(self, surroundings: Surroundings) -> None:
         """Ask these sources from now on. What racks.yaml says wrongly changes nothing."""
         if surroundings.secret == (self._surroundings and self._surroundings.secret):
-            return
+            return None
         self._surroundings = surroundings
         try:
             chain = self._open(surroundings)
         except (RackConfigInvalid, CloudError) as error:
             log.warning("racks of cloud %s: %s", surroundings.cloud, error)
-            self._wrong = str(error)
-            self._settle()
-            return
+            return self._misconfigured(str(error))
+        except Exception as error:  # noqa: BLE001 - its words may be the Secret's
+            kind = type(error).__name__
+            log.error("racks of cloud %s: %s", surroundings.cloud, kind)  # noqa: TRY400
+            return self._misconfigured(f"racks.yaml cannot be read ({kind})")
         self._wrong = ""
         self._take_over(chain)
+        return None
+
+    def _misconfigured(self, why: str) -> None:
+        self._wrong = why
+        self._settle()
 
     async def first_look(self) -> None:
         """Wait until every source was asked once, but not for long."""

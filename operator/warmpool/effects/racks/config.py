@@ -3,7 +3,6 @@
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,10 +16,10 @@ from pydantic.alias_generators import to_camel
 
 from warmpool.api.v1alpha1.base import Duration, seconds
 from warmpool.domain.errors import RackConfigInvalid
+from warmpool.effects.plain_yaml import NotPlainYamlError, parse
 from warmpool.effects.racks.jsonpath import compiled
 from warmpool.effects.racks.names import HOST_FIELDS, checked_template
 from warmpool.effects.racks.pattern import compiled_pattern
-from warmpool.effects.racks.plain_yaml import KeyTwice, parse
 
 MAX_SOURCES: Final = 10
 
@@ -216,12 +215,8 @@ def read_racks_yaml(text: str | None, cloud: str) -> CloudRacks:
         return CloudRacks()
     try:
         said = RacksFile.model_validate(parse(text))
-    except KeyTwice as error:
-        raise RackConfigInvalid(f"racks.yaml has a key twice, at line {error.line}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise RackConfigInvalid(f"racks.yaml is no YAML{where}") from None
+    except NotPlainYamlError as error:
+        raise RackConfigInvalid(f"racks.yaml {error}") from None
     except ValidationError as error:
         raise RackConfigInvalid(f"racks.yaml: {_first(error)}") from None
     return said.clouds.get(cloud, CloudRacks())

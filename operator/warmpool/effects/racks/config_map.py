@@ -3,12 +3,10 @@
 import asyncio
 from typing import Final
 
-import yaml
-
 from warmpool.domain.errors import ClusterError, RackSourceFailed
 from warmpool.domain.racks import Host, Told
+from warmpool.effects.plain_yaml import KeyTwiceError, NotPlainYamlError, parse
 from warmpool.effects.racks.names import rack_name
-from warmpool.effects.racks.plain_yaml import KeyTwice, parse
 from warmpool.ports.racks import ConfigMaps
 
 REFRESH: Final = 15.0
@@ -49,15 +47,11 @@ class ConfigMapSource:
 
     async def _whole(self, text: str) -> dict[str, object]:
         """Parsed when it has changed, and beside the loop: a large one takes seconds."""
-        if len(text) > MAX_TEXT:
-            raise RackSourceFailed(
-                f"ConfigMap {self._config_map!r}: {WHOLE!r} is longer than {MAX_TEXT} characters"
-            )
         if text != self._text:
             self._parsed = await asyncio.to_thread(_mapping, text)
             self._text = text
         if isinstance(self._parsed, str):
-            raise RackSourceFailed(f"ConfigMap {self._config_map!r}: {WHOLE!r}: {self._parsed}")
+            raise RackSourceFailed(f"ConfigMap {self._config_map!r}: {WHOLE!r} {self._parsed}")
         return self._parsed
 
     async def close(self) -> None:
@@ -67,11 +61,11 @@ class ConfigMapSource:
 def _mapping(text: str) -> dict[str, object] | str:
     """Host to what shall be its rack, or what is wrong."""
     try:
-        parsed = parse(text)
-    except KeyTwice as error:
+        parsed = parse(text, MAX_TEXT)
+    except KeyTwiceError as error:
+        return f"{error}: {error.key[:100]!r}"
+    except NotPlainYamlError as error:
         return str(error)
-    except yaml.YAMLError:
-        return "no YAML"
     if not isinstance(parsed, dict):
-        return "no mapping of hosts to racks"
+        return "is no mapping of hosts to racks"
     return {str(host): rack for host, rack in parsed.items()}
