@@ -1,12 +1,16 @@
 """The catalogue in MongoDB, where it is a store of its own: away, wrong, with documents by hand."""
 
 import asyncio
+import copy
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
+import bson
 import pytest
+from bson.codec_options import CodecOptions
+from bson.datetime_ms import DatetimeMS
 from pymongo.errors import DuplicateKeyError
 
 from warmpool.api.names import Reason
@@ -95,6 +99,99 @@ async def test_a_document_that_breaks_the_schema_is_told_by_name_and_the_last_go
     assert why is Reason.ENTRY_MALFORMED
     assert "document 'g2'" in text
     assert says in text
+
+
+@pytest.mark.parametrize("odd", [["g2"], {"g2": 1}, 7, None, DatetimeMS(1 << 60)])
+async def test_a_name_that_is_no_text_is_nobodys_and_harms_none(
+    client: Client, collection: str, catalogue: MongoCatalogue, odd: Any
+) -> None:
+    """A list is found by what is in it."""
+    documents = client[DATABASE][collection]
+    for name in ("g2", odd):
+        await documents.insert_one({"name": name, "version": 1, "spec": SPEC})
+    await catalogue.poll()
+    found = catalogue.find("g2")
+    assert isinstance(found.entry, Entry)
+    assert found.stale is None
+
+
+@pytest.mark.parametrize("field", ["_id", "version", "changed"])
+async def test_a_date_beyond_the_year_9999_freezes_nobody_else(
+    client: Client, collection: str, shelf: MongoShelf, catalogue: MongoCatalogue, field: str
+) -> None:
+    await shelf.put("g2", SPEC)
+    await shelf.put("g3", SPEC)
+    await catalogue.poll()
+    odd = {"name": "odd", "version": 1, "spec": SPEC, field: DatetimeMS(1 << 60)}
+    await client[DATABASE][collection].insert_one(odd)
+    await shelf.remove("g3")
+    await catalogue.poll()
+    gone = catalogue.find("g3").entry
+    assert isinstance(gone, NoEntry)
+    assert gone.reason is Reason.ENTRY_NOT_FOUND
+    assert catalogue.find("g2").stale is None
+    if field == "version":
+        assert "document 'odd'" in reason(catalogue, "odd")[1]
+    else:
+        assert isinstance(catalogue.find("odd").entry, Entry)
+
+
+class Wire:
+    """A client whose one collection holds these bytes; they are decoded as pymongo does it."""
+
+    def __init__(self, *documents: bytes) -> None:
+        self._documents = b"".join(documents)
+        self._options: CodecOptions[Any] = CodecOptions()
+
+    def __getitem__(self, _: str) -> Self:
+        return self
+
+    def with_options(self, *, codec_options: CodecOptions[Any]) -> Self:
+        other = copy.copy(self)
+        other._options = codec_options
+        return other
+
+    def find(self, *_: object, **__: object) -> Self:
+        return self
+
+    async def to_list(self, _: int) -> list[Any]:
+        return bson.decode_all(self._documents, self._options)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for document in await self.to_list(0):
+            yield document
+
+
+async def test_what_is_no_text_is_the_fault_of_its_document() -> None:
+    """MongoDB takes it from drivers that do not look, and hands it out as it is."""
+    good = bson.encode({"_id": 1, "name": "g2", "version": 1, "spec": SPEC})
+    note = bson.encode({"_id": 2, "name": "odd", "version": 1, "note": "xx", "spec": SPEC})
+    bad = note.replace(b"xx\0", b"\xff\xfe\0")
+    catalogue = MongoCatalogue(MongoShelf(cast(Any, Wire(bad, good)), "", ""), checked)
+    await catalogue.poll()
+    assert catalogue.find("g2").stale is None
+    assert isinstance(catalogue.find("g2").entry, Entry)
+    why, text = reason(catalogue, "odd")
+    assert why is Reason.ENTRY_MALFORMED
+    assert text == "document 'odd' of the catalogue in MongoDB: it is no good BSON"
+
+
+async def test_what_nobody_thought_of_is_told_and_tried_again(
+    shelf: MongoShelf, catalogue: MongoCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end the replica."""
+    await shelf.put("g2", SPEC)
+    await catalogue.poll()
+
+    async def fails() -> Any:
+        raise LookupError("s3cret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "stamps", fails)
+        await catalogue.poll()
+    assert reason(catalogue) == (Reason.CATALOGUE_UNAVAILABLE, "MongoDB: LookupError")
+    await catalogue.poll()
+    assert catalogue.find("g2").stale is None
 
 
 async def test_two_documents_of_a_name_are_malformed_until_one_is_gone(

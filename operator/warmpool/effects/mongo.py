@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import bson
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pydantic import ValidationError
@@ -55,7 +55,22 @@ Client = AsyncMongoClient[dict[str, Any]]
 Stamp = tuple[str, str]
 """Id and version of a document, as texts. Another one: it is to be read again."""
 
+Document = Mapping[str, Any] | str
+"""What stands there, or why that cannot be read."""
+
 T = TypeVar("T")
+
+LENIENT: Final = CodecOptions(
+    document_class=RawBSONDocument,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
+)
+"""Of answers, which hold many documents: a bad one leaves the others to be read."""
+
+STRICT: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
+"""Of one document, which is malformed by what is no text; a date that is too far is no harm."""
 
 
 def open_client(uri: str) -> Client:
@@ -95,10 +110,8 @@ class MongoShelf:
 
     def __init__(self, client: Client, database: str, collection: str) -> None:
         self._client = client
-        lenient: CodecOptions[dict[str, Any]] = CodecOptions(unicode_decode_error_handler="replace")
-        whole = client[database][collection]
-        self._documents = whole.with_options(codec_options=lenient)
-        self._raw = whole.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
+        self._documents = client[database][collection]
+        self._raw = self._documents.with_options(codec_options=LENIENT)
 
     async def prepare(self) -> None:
         """Have names unique, from now on."""
@@ -111,29 +124,29 @@ class MongoShelf:
             raise CatalogueUnavailable(f"MongoDB: there are more than {MAX_ENTRIES} documents")
         stamps: dict[str, tuple[Stamp, ...]] = {}
         for row in rows:
-            name = row.get("name")
-            if isinstance(name, str):
-                stamp = str(row.get("_id")), repr(row.get("version"))
-                stamps[name] = (*stamps.get(name, ()), stamp)
+            name = _name(row)
+            if name is not None:
+                stamps[name] = (*stamps.get(name, ()), _stamp(row))
         return stamps
 
-    async def _listed(self) -> list[dict[str, Any]]:
+    async def _listed(self) -> list[RawBSONDocument]:
         fields = {"_id": 1, "name": 1, "version": 1}
-        return await self._documents.find({}, fields).to_list(MAX_ENTRIES + 1)
+        return await self._raw.find({}, fields).to_list(MAX_ENTRIES + 1)
 
-    async def read(self, names: Iterable[str]) -> dict[str, Mapping[str, Any] | str]:
+    async def read(self, names: Iterable[str]) -> dict[str, Document]:
         """Documents by their names; of what cannot be read, why."""
         wanted = sorted(names)
-        found: dict[str, Mapping[str, Any] | str] = {}
+        found: dict[str, Document] = {}
         for first in range(0, len(wanted), 100):
             found |= await _asked(self._some(wanted[first : first + 100]))
         return found
 
-    async def _some(self, names: list[str]) -> dict[str, Mapping[str, Any] | str]:
-        found: dict[str, Mapping[str, Any] | str] = {}
+    async def _some(self, names: list[str]) -> dict[str, Document]:
+        found: dict[str, Document] = {}
         async for raw in self._raw.find({"name": {"$in": names}}, batch_size=10):
-            document = _decoded(raw)
-            found[raw["name"]] = document
+            name = _name(raw)
+            if name is not None and name in names:  # MongoDB finds a list by what is in it, too
+                found[name] = _decoded(raw)
         return found
 
     async def put(self, name: str, spec: Mapping[str, Any]) -> None:
@@ -149,11 +162,26 @@ class MongoShelf:
         await self._client.close()
 
 
-def _decoded(raw: RawBSONDocument) -> Mapping[str, Any] | str:
+def _name(raw: RawBSONDocument) -> str | None:
+    try:
+        name = raw.get("name")
+    except BSONError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _stamp(row: RawBSONDocument) -> Stamp:
+    document = _decoded(row)
+    if isinstance(document, str):
+        return "", str(hash(row.raw))
+    return str(document.get("_id")), repr(document.get("version"))
+
+
+def _decoded(raw: RawBSONDocument) -> Document:
     if len(raw.raw) > MAX_DOCUMENT:
         return f"it has {len(raw.raw)} bytes, and {MAX_DOCUMENT} are the most"
     try:
-        return bson.decode(raw.raw)
+        return bson.decode(raw.raw, STRICT)
     except BSONError:
         return "it is no good BSON"
 
@@ -222,6 +250,18 @@ class MongoCatalogue:
 
     async def poll(self) -> None:
         """Look once at what has changed."""
+        try:
+            told = self._follow(*await self._look())
+        except CatalogueUnavailable as error:
+            self._say(str(error))
+        except Exception as error:  # noqa: BLE001 - no document may end the replica that reads it
+            self._say(f"MongoDB: {type(error).__name__}")  # not its text, which may hold secrets
+        else:
+            self._say("")
+            self._tell(told)
+
+    async def _look(self) -> tuple[dict[str, tuple[Stamp, ...]], dict[str, Document]]:
+        """All stamps, and the documents whose stamp has changed."""
         known = self._stamps if self._polls % WHOLE_EVERY else {}
         try:
             async with asyncio.timeout(POLL_WITHIN):
@@ -229,16 +269,16 @@ class MongoCatalogue:
                 changed = {n for n, stamp in stamps.items() if known.get(n) != stamp}
                 documents = await self._shelf.read(changed) if changed else {}
         except TimeoutError:
-            self._say("MongoDB: it does not answer in time")
-            return
-        except CatalogueUnavailable as error:
-            self._say(str(error))
-            return
+            raise CatalogueUnavailable("MongoDB: it does not answer in time") from None
         self._polls += 1
+        return stamps, documents
+
+    def _follow(
+        self, stamps: Mapping[str, tuple[Stamp, ...]], documents: Mapping[str, Document]
+    ) -> set[str]:
+        """Take over what has changed; the names that mean something else now."""
         told = {name for name in self._stamps.keys() - stamps.keys() if self._forget(name)}
-        told |= {n for n, document in documents.items() if self._take(n, document, stamps[n])}
-        self._say("")
-        self._tell(told)
+        return told | {n for n, document in documents.items() if self._take(n, document, stamps[n])}
 
     def _forget(self, name: str) -> bool:
         """An entry has gone."""
@@ -247,9 +287,7 @@ class MongoCatalogue:
         self._entries.pop(name, None)
         return True
 
-    def _take(
-        self, name: str, document: Mapping[str, Any] | str, stamps: tuple[Stamp, ...]
-    ) -> bool:
+    def _take(self, name: str, document: Document, stamps: tuple[Stamp, ...]) -> bool:
         """Read one document. A malformed one leaves the last good one in force.
 
         Returns:
@@ -268,7 +306,7 @@ class MongoCatalogue:
             log.warning("%s", self._malformed[name])
         return after != before
 
-    def _checked(self, name: str, document: Mapping[str, Any] | str, count: int) -> Entry | str:
+    def _checked(self, name: str, document: Document, count: int) -> Entry | str:
         if isinstance(document, str):
             return document
         if count > 1:
