@@ -1,8 +1,6 @@
 """The catalogue in MongoDB, with a whole operator: away, back, and moved into VMFlavors."""
 
 import contextlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from harness.fleet import LEASE, Fleet
 from harness.sandbox import Sandbox
 
 from warmpool.api.names import Kind
+from warmpool.cli import main
 from warmpool.cli.catalogue import manifests
 from warmpool.tools.cluster import Cluster
 from warmpool.tools.gobuild import BinariesError
@@ -43,19 +42,12 @@ def operator(cluster: Cluster, fleet: Fleet, directory: Path, uri: str) -> Itera
         own.stop()
 
 
-class Mover:
-    """`warmpool catalogue`, as a person types it."""
-
-    def __init__(self, cluster: Cluster, uri: str) -> None:
-        self._env = cluster.environment(cluster.kubeconfig) | {"WARMPOOL_MONGODB_URI": uri}
-
-    def __call__(self, *args: str) -> str:
-        command = [sys.executable, "-m", "warmpool", "catalogue", *args]
-        done = subprocess.run(
-            command, env=self._env, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+def move(cluster: Cluster, uri: str, *args: str) -> None:
+    """`warmpool catalogue`, without the start of a process."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WARMPOOL_MONGODB_URI", uri)
+        patched.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        assert main(["catalogue", *args]) == 0
 
 
 @pytest.fixture
@@ -76,13 +68,13 @@ def test_mongodb_dies_and_returns_and_the_catalogue_is_moved_and_no_server_is_re
     fleet: Fleet, sandbox: Sandbox, entry: str, mongodb: MongoServer, tmp_path: Path
 ) -> None:
     cluster = sandbox.cluster
-    move, file = Mover(cluster, mongodb.uri), tmp_path / "catalogue.yaml"
+    uri, file = mongodb.uri, tmp_path / "catalogue.yaml"
     by_name = sandbox.cloud.template()
     spec = {"flavor": by_name["flavor"], "image": {"name": by_name["image"]}}
     file.write_text(manifests({entry: spec}), "utf-8")
-    assert move("import", "mongodb", str(file)) == f"+ {entry}\n"
+    move(cluster, uri, "import", "mongodb", str(file))
     by_ref = {"flavor": None, "image": None, "flavorRef": {"name": entry}}
-    with operator(cluster, fleet, tmp_path, mongodb.uri) as own:
+    with operator(cluster, fleet, tmp_path, uri) as own:
         pool = sandbox.full_pool("data", 2, template=by_ref)
         says(sandbox, pool, "Resolved")
         mongodb.stop()
@@ -93,8 +85,8 @@ def test_mongodb_dies_and_returns_and_the_catalogue_is_moved_and_no_server_is_re
         says(sandbox, pool, "Resolved")
         assert "Traceback" not in own.log()
     before, servers = sandbox.status(pool)["resolved"], sorted(sandbox.servers())
-    move("export", "mongodb", "-o", str(file))
-    move("import", "vmflavors", str(file))
+    move(cluster, uri, "export", "mongodb", "-o", str(file))
+    move(cluster, uri, "import", "vmflavors", str(file))
     fleet.ensure(1)
     cluster.kubectl("wait", f"vmflavor/{entry}", "--for=condition=Resolved", "--timeout=60s")
     says(sandbox, pool, "Resolved")

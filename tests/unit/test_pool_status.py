@@ -21,7 +21,8 @@ from builders import (
 )
 from warmpool.api.names import Phase, Reason
 from warmpool.api.v1alpha1.base import Condition, ConditionStatus
-from warmpool.api.v1alpha1.pool import Claimable, DomainCount, WarmPoolStatus
+from warmpool.api.v1alpha1.pool import Claimable, DomainCount, ResolvedTemplate, WarmPoolStatus
+from warmpool.domain.catalogue import NoEntry
 from warmpool.domain.pools import Hold, PoolFacts, Problem, Survey
 from warmpool.planning.conditions import pool_status
 
@@ -46,6 +47,38 @@ def test_the_counts_say_what_is_free_claimed_failed_and_retained() -> None:
     assert (status.replicas, status.ready, status.building) == (3, 2, 1)
     assert (status.claimed, status.failed, status.retained) == (1, 1, 1)
     assert status.selector == "warmpool.dev/pool=data"
+
+
+BY_REF = a_pool(
+    template={"flavorRef": {"name": "g2"}},
+    status=WarmPoolStatus(
+        resolved=ResolvedTemplate(name="g2", flavor_id="f-1", image_id="i-1", time=NOW)
+    ),
+)
+
+
+@pytest.mark.parametrize("reason", [Reason.CATALOGUE_UNAVAILABLE, Reason.ENTRY_MALFORMED])
+def test_a_pool_that_goes_on_without_its_catalogues_newest_word_says_why(reason: Reason) -> None:
+    stale = NoEntry(reason, "document 'g2': what is wrong")
+    told = condition(some_facts(pool=BY_REF, stale=stale), "DependenciesResolved")
+    assert (told.status, told.reason) == (ConditionStatus.TRUE, reason.value)
+    assert "document 'g2': what is wrong" in told.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        (Reason.ENTRY_NOT_FOUND, False),
+        (Reason.PROJECT_NOT_PERMITTED, False),
+        (Reason.IMAGE_NOT_FOUND, True),
+        (Reason.CATALOGUE_UNAVAILABLE, True),
+    ],
+)
+def test_what_an_entry_came_to_is_forgotten_when_it_is_taken_back(
+    reason: Reason, kept: bool
+) -> None:
+    facts = some_facts(pool=BY_REF, problem=Problem(reason, "it is so", ""))
+    assert (said(facts).resolved is not None) == kept
 
 
 def test_racks_are_counted_in_their_order_without_retained_vms() -> None:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from warmpool.api.names import API_VERSION, Kind
 from warmpool.api.v1alpha1.flavor import VMFlavorSpec
 from warmpool.domain.catalogue import Entry
-from warmpool.domain.errors import CatalogueError, ClusterError
+from warmpool.domain.errors import CatalogueError, ClusterError, NotFound
 from warmpool.domain.ids import Ref
 from warmpool.effects.kube import Credentials, KubeCluster
 from warmpool.effects.mongo import MongoShelf, open_client
@@ -182,8 +182,10 @@ class FlavorPlace:
             await self._cluster.delete(Kind.VM_FLAVOR, Ref("", name), uid=uid, version=version)
 
     async def _find(self, name: str) -> Mapping[str, Any] | None:
-        bodies = (await self._cluster.list(Kind.VM_FLAVOR)).items
-        return next((body for body in bodies if body["metadata"]["name"] == name), None)
+        try:
+            return await self._cluster.get(Kind.VM_FLAVOR, Ref("", name))
+        except NotFound:
+            return None
 
 
 class MongoPlace:
