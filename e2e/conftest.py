@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness.clouds import CloudUnderTest, Simulator, UserCloud
 from harness.fleet import Fleet, install
+from harness.lab import Lab
 from harness.sandbox import Sandbox
 
 from warmpool.tools.cluster import Cluster, ClusterError
@@ -127,6 +128,16 @@ def simulator(cloud: CloudUnderTest) -> Iterator[Simulator]:
     assert isinstance(cloud, Simulator), "mark the test with pytest.mark.simulator"
     yield cloud
     cloud.mend()
+
+
+@pytest.fixture
+def lab(cloud: CloudUnderTest, sandbox: Sandbox) -> Iterator[Lab]:
+    """A real cloud that is ours to break. Only for tests that are marked so."""
+    assert isinstance(cloud, UserCloud), "mark the test with pytest.mark.openstack"
+    yield cloud.own()
+    cloud.mend()
+    sandbox.clear()
+    cloud.own().tidy()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real cloud that is the tester's to break: its quota, and its nova-compute processes."""
+"""A real cloud that is the tester's to break: its quota, its hypervisors, its servers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-QUOTA: Final = Path(__file__).parent / "quota.py"
+OWNER: Final = Path(__file__).parent / "owner.py"
 ANSWER_WITHIN: Final = 60.0
 """Seconds for one call of the child."""
 
@@ -62,6 +62,8 @@ class Lab:
         self._pid_files = pid_files
         self._limit: int | None = None
         self._killed: dict[str, Command] = {}
+        self._disabled = False
+        self._made: list[tuple[str, str]] = []
 
     def used(self) -> int:
         """Servers that the project has."""
@@ -87,28 +89,66 @@ class Lab:
             Path(file).write_text(f"{pid} {_start_time(pid)}\n")
         self._killed.clear()
 
+    def hypervisors(self) -> list[str]:
+        """Their names."""
+        return list(self._do("hosts"))
+
+    def disable_all(self) -> None:
+        """Let no hypervisor take builds."""
+        self._disabled = True
+        self._do("hosts", "disabled")
+
+    def enable_all(self) -> None:
+        """Let all take builds again."""
+        self._do("hosts", "enabled")
+        self._disabled = False
+
+    def change(self, server: str, what: str) -> None:
+        """Do to a server, by its name, what `owner.change` can."""
+        self._do("change", server, what)
+
+    def make(self, kind: str, name: str) -> str:
+        """Make an image or a flavor; its name."""
+        self._made.append((kind, name))
+        self._do("make", kind, name)
+        return name
+
+    def remove(self, kind: str, name: str) -> None:
+        """Delete it."""
+        self._do("remove", kind, name)
+
     def mend(self) -> None:
         """Have everything as it was."""
         self.revive_computes()
+        if self._disabled:
+            self.enable_all()
         if self._limit is not None:
             self._quota(str(self._limit))
             self._limit = None
 
+    def tidy(self) -> None:
+        """Delete what was made, once no server needs it."""
+        while self._made:
+            self.remove(*self._made.pop())
+
     def _quota(self, *number: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._do("quota", *number)
+        return answer
+
+    def _do(self, *deed: str) -> Any:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(self._clouds_yaml)
             file.flush()
             done = subprocess.run(
-                [sys.executable, str(QUOTA), self._cloud, *number],
+                [sys.executable, str(OWNER), self._cloud, *deed],
                 env=os.environ | {"OS_CLIENT_CONFIG_FILE": file.name},
                 capture_output=True,
                 text=True,
                 timeout=ANSWER_WITHIN,
                 check=False,
             )
-        assert done.returncode == 0, f"the quota of cloud {self._cloud!r}: {done.stderr[-500:]}"
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        assert done.returncode == 0, f"{deed} in cloud {self._cloud!r}: {done.stderr[-500:]}"
+        return json.loads(done.stdout)
 
 
 def _start_time(pid: int) -> str:
