@@ -47,6 +47,23 @@ async def test_nobody_loses_anything_by_what_cannot_be_read(kind: Kind, *, anew:
         )
 
 
+async def test_no_claim_gets_a_vm_that_cannot_be_read() -> None:
+    """A newer operator may have bound it, before an older one took over."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=2)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        await lab.change(pool, paused=True)
+        before = lab.cluster.peek(Kind.WARM_VM)
+        specs = {ref: body["spec"] for ref, body in before.items()}
+        mar(lab, Kind.WARM_VM)
+        claim = lab.claim(count=1, onUnsatisfied="Wait", timeout="1h")
+        await lab.always(lambda: lab.claim_status(claim).get("phase") != "Bound", 60)
+        assert all("claimRef" not in b["spec"] for b in lab.cluster.peek(Kind.WARM_VM).values())
+        for ref, spec in specs.items():
+            lab.cluster.edit(Kind.WARM_VM, ref, spec)
+        await lab.until(lambda: lab.bound(claim), within=60)
+
+
 async def test_all_others_are_served_meanwhile() -> None:
     async with Lab() as lab:
         pool = lab.pool(replicas=2)

@@ -195,12 +195,56 @@ def unreadable(version: int, uid: str = "vm-1") -> dict[str, Any]:
 
 def test_what_was_read_of_an_object_stands_while_it_cannot_be_read() -> None:
     store = a_store(a_vm_body(version=5), unreadable(6))
-    assert free(store) == {a_place(): 1}
+    assert store.vm(VM1) is not None
     assert store.is_unread("vm-1")
     assert compared(store, listed(9, unreadable(6))) == 0
-    assert free(store) == {a_place(): 1}
+    assert store.vm(VM1) is not None
     store.apply(Kind.WARM_VM, a_vm_body(version=10))
     assert not store.is_unread("vm-1")
+
+
+def test_a_vm_that_cannot_be_read_is_nobodys_to_have_until_it_can() -> None:
+    """A newer operator's leader may have bound it. What was read of it said that it was free."""
+    store, heard = a_store(a_vm_body(version=5)), []
+    store.listen(heard.append)
+    store.apply(Kind.WARM_VM, unreadable(7))
+    assert free(store) == {}
+    assert [change.vm for change in heard] == [VM1]
+    store.apply(Kind.WARM_VM, a_vm_body(version=6))
+    assert free(store) == {}, "what is older than the unread version says nothing"
+    store.apply(Kind.WARM_VM, a_vm_body(version=5))
+    assert free(store) == {}
+    store.apply(Kind.WARM_VM, a_vm_body(version=8))
+    assert free(store) == {a_place(): 1}
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "vanished"])
+def test_one_that_ends_unread_leaves_nothing_behind(*, deleted: bool) -> None:
+    store = a_store(a_vm_body(version=5), unreadable(6))
+    if deleted:
+        store.apply(Kind.WARM_VM, unreadable(7), deleted=True)
+    else:
+        compared(store, listed(9))
+    assert not list(store.vms())
+    assert not store.is_unread("vm-1")
+    assert free(store) == {}
+
+
+def test_what_bore_the_name_of_one_that_cannot_be_read_is_gone() -> None:
+    store = a_store(a_vm_body(version=5, uid="old"), unreadable(8, "new"))
+    assert not list(store.vms())
+    assert free(store) == {}
+
+
+def test_the_binder_leaves_a_claim_alone_that_cannot_be_read() -> None:
+    store = Store()
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=5))
+    (claim,) = store.open_claims()
+    store.apply(Kind.VM_CLAIM, {**a_claim_body(version=6), "spec": "what a newer operator writes"})
+    assert store.open_claims() == []
+    assert store.claim(claim.uid) == claim
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=7))
+    assert [c.uid for c in store.open_claims()] == [claim.uid]
 
 
 def test_what_was_never_read_is_there_until_it_is_deleted_or_has_vanished() -> None:
@@ -378,9 +422,17 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             self.truth[number] = body
 
-    @rule(number=NUMBERS, phase=PHASES, place=NUMBERS, claim=st.sampled_from([None, None, "logs"]))
-    def change(self, number: int, phase: str, place: int, claim: str | None) -> None:
-        """Somebody creates a VM, or writes one."""
+    @rule(
+        number=NUMBERS,
+        phase=PHASES,
+        place=NUMBERS,
+        claim=st.sampled_from([None, None, "logs"]),
+        legible=st.sampled_from([True, True, True, False]),
+    )
+    def change(
+        self, number: int, phase: str, place: int, claim: str | None, *, legible: bool
+    ) -> None:
+        """Somebody creates a VM, or writes one; a newer operator, so that we cannot read it."""
         if number not in self.truth:
             self.lives += 1
         uid = self.truth.get(number, {}).get("metadata", {}).get("uid", f"life-{self.lives}")
@@ -392,7 +444,7 @@ class StoreMachine(RuleBasedStateMachine):
             place=a_place(place),
             claim=claim,
         )
-        self._write(number, body)
+        self._write(number, body if legible else body | {"spec": "something newer"})
 
     @rule(number=NUMBERS)
     def remove(self, number: int) -> None:
@@ -419,8 +471,13 @@ class StoreMachine(RuleBasedStateMachine):
         bodies = tuple(self.truth.values())
         compared(self.store, Snapshot(bodies, self.version))
         self._forget_what_is_gone()
-        assert self._known() == {
-            (b["metadata"]["uid"], int(b["metadata"]["resourceVersion"])) for b in bodies
+        there = {b["metadata"]["uid"]: int(b["metadata"]["resourceVersion"]) for b in bodies}
+        unread = {b["metadata"]["uid"] for b in bodies if isinstance(b["spec"], str)}
+        assert unread == {uid for uid in there if self.store.is_unread(uid)}
+        known = dict(self._known())
+        assert known.keys() <= there.keys()
+        assert {u: v for u, v in known.items() if u not in unread} == {
+            u: v for u, v in there.items() if u not in unread
         }
 
     @precondition(lambda self: self.store.vms_of(POOL))
@@ -451,6 +508,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _free(self) -> Iterable[tuple[Place, str]]:
         for vm in self.store.vms():
             over = vm.uid in self.committed or vm.uid in self.withheld
+            over = over or self.store.is_unread(vm.uid)
             if vm.phase.value == "Ready" and vm.claim is None and not vm.deleting and not over:
                 yield vm.place, vm.uid
 

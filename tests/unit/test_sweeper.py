@@ -85,6 +85,14 @@ def test_a_warmvm_that_names_no_server_yet_keeps_the_one_that_is_held() -> None:
     assert leaked(store, Seen(FIRST, [SECOND])) == ["late"]
 
 
+def test_while_a_warmvm_cannot_be_read_none_of_its_servers_is_leaked() -> None:
+    """What was read of it before names a server that may not be its own any more."""
+    store = a_store(claim="logs")
+    unread = a_vm_body(1, version=9, claim="logs", providerID="openstack:///RegionOne/late")
+    store.apply(Kind.WARM_VM, unread | {"status": "what a newer operator writes"})
+    assert leaked(store, Seen(FIRST, [SECOND])) == []
+
+
 def test_a_server_without_a_warmvm_is_leaked() -> None:
     assert leaked(Store(), Seen(FIRST, [])) == ["server-1"]
 

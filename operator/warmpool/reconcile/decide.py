@@ -326,10 +326,14 @@ class Decider:
     def _forget_ended(self, decisions: Decisions) -> None:
         waiting = {w.claim.uid for w in decisions.waiting}
         self._judged = {uid: found for uid, found in self._judged.items() if uid in waiting}
-        unseen = {c.uid for c in self._store.open_claims() if c.phase is ClaimPhase.PENDING}
-        self._answered &= unseen
+        self._answered = {uid for uid in self._answered if self._is_unseen(uid)}
         open_ = {c.uid for c in self._open()}
         self._found = {uid: fit for uid, fit in self._found.items() if uid in open_}
+
+    def _is_unseen(self, answered: ClaimUid) -> bool:
+        """Whether our answer may still be on its way, though the claim cannot be read for now."""
+        claim = self._store.claim(answered)
+        return claim is not None and claim.phase is ClaimPhase.PENDING
 
 
 LOOKING_BACK: Final = "nobody led for a while: VMs are held against Nova before they are handed out"

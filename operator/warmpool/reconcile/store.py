@@ -12,6 +12,7 @@ All methods are synchronous: between two awaits of the caller the store does not
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
@@ -184,8 +185,11 @@ class Store:
         return iter(list(self._claims.by_ref.values()))
 
     def open_claims(self) -> list[Claim]:
-        """Claims that the binder may have to do something about."""
-        return list(self._open_claims.values())
+        """Claims that the binder may have to do something about.
+
+        Of one whose newest version cannot be read nobody knows what it wants, or has.
+        """
+        return [c for c in self._open_claims.values() if c.uid not in self._unread]
 
     def claim(self, uid: ClaimUid) -> Claim | None:
         return self._claim_by_uid.get(uid)
@@ -328,7 +332,8 @@ class Store:
     def apply(self, kind: Kind, body: Body, *, deleted: bool = False) -> None:
         """Take in one object as a watch event or the answer to a write shows it.
 
-        One that cannot be read is told and left out: what was read of it before stands.
+        One that cannot be read is told and left out: what was read of it before stands, but for
+        that it is free. It may have been bound since by who can read it.
         """
         if deleted and kind in self._tables:
             self._drop(kind, body)
@@ -336,9 +341,11 @@ class Store:
         try:
             self._read(kind, body, deleted=deleted)
         except Unreadable as error:
-            self._unread.add(kind, body, error)
+            with self._shelf_follows(body["metadata"]["uid"]):
+                self._unread.add(kind, body, error)
+            self._replaced(kind, body)
         else:
-            self._unread.discard(kind, body)
+            self._understood(body)
 
     def is_unread(self, uid: str) -> bool:
         """There is such an object, though it cannot be read: nobody may take it for gone."""
@@ -371,11 +378,13 @@ class Store:
             return self.flavors.reconcile(snapshot)
         if kind not in self._tables:
             return 0
-        self._unread.miss(kind, snapshot.items, snapshot.version)
         seen = [_ref_of(body) for body in snapshot.items]
         lost = self._tables[kind].vanished(seen, snapshot.version)
         for item in lost:
             self._forget[kind](item)
+        for uid in self._unread.missed(kind, snapshot.items, snapshot.version):
+            with self._shelf_follows(uid):
+                self._unread.gone(uid)
         return len(lost)
 
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -398,7 +407,22 @@ class Store:
             and vm.uid not in self._committed
             and vm.uid not in self._withheld
             and vm.uid not in self._doubted
+            and vm.uid not in self._unread
         )
+
+    @contextmanager
+    def _shelf_follows(self, uid: str) -> Iterator[None]:
+        """Whatever happens to a VM's being readable in here is seen in what is free."""
+        vm = self._vm_by_uid.get(VmUid(uid))
+        was = vm is not None and self._is_free(vm)
+        yield
+        if vm is None or self._is_free(vm) is was:
+            return
+        if was:
+            self._unshelve(vm)
+        else:
+            self._shelve(vm)
+        self._tell_of(vm)
 
     def _shelve(self, vm: Vm) -> None:
         self._free[vm.pool].add(vm)
@@ -430,9 +454,23 @@ class Store:
                 pass
 
     def _drop(self, kind: Kind, body: Body) -> None:
-        self._unread.discard(kind, body)
         held = self._tables[kind].drop(body)
         if held is not None:
+            self._forget[kind](held)
+        self._unread.gone(body["metadata"]["uid"])
+
+    def _understood(self, body: Body) -> None:
+        uid = body["metadata"]["uid"] if self._unread else ""
+        if self.is_unread(uid):
+            with self._shelf_follows(uid):
+                self._unread.read(body)
+
+    def _replaced(self, kind: Kind, body: Body) -> None:
+        """What bore this name before is gone, though what bears it now cannot be read."""
+        meta = body["metadata"]
+        held = self._tables[kind].by_ref.get(_ref_of(body)) if kind in self._tables else None
+        is_newer = held is not None and held.version < int(meta["resourceVersion"])
+        if held is not None and is_newer and held.uid != meta["uid"]:
             self._forget[kind](held)
 
     def _apply_vm(self, vm: Vm) -> None:

@@ -99,12 +99,14 @@ class Sweeper:
     def _is_leaked(self, owner: VmUid | None, server: Server, *, stray: bool = False) -> bool:
         """Nobody's; or, of several servers of one WarmVM, not the one that it names.
 
-        A WarmVM that names none yet has the one that the session holds to be its own.
+        A WarmVM that names none yet has the one that the session holds to be its own. One that
+        cannot be read may name another by now than it did.
         """
+        if owner is not None and self._store.is_unread(owner):
+            return False
         vm = self._store.vm(owner) if owner is not None else None
         if vm is None:
-            there = owner is not None and self._store.is_unread(owner)
-            return not there and server.state is not ServerState.DELETED
+            return server.state is not ServerState.DELETED
         return stray if vm.server is None else server.id != vm.server
 
     async def _judge(self, server: Server, session: CloudSession) -> None:

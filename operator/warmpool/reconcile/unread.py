@@ -15,32 +15,42 @@ log = logging.getLogger(__name__)
 
 
 class Unread:
-    """Which there are, by uid, each with the resourceVersion that could not be read."""
+    """Which there are, by uid, each with the newest resourceVersion that could not be read."""
 
     def __init__(self) -> None:
-        self._versions: dict[Kind, dict[str, int]] = {}
+        self._versions: dict[str, tuple[Kind, int]] = {}
 
     def __contains__(self, uid: object) -> bool:
-        return any(uid in versions for versions in self._versions.values())
+        return uid in self._versions
+
+    def __len__(self) -> int:
+        return len(self._versions)
 
     def add(self, kind: Kind, body: Body, error: Unreadable) -> None:
         """Note one, and tell of it once."""
         meta = body["metadata"]
-        versions = self._versions.setdefault(kind, {})
         uid, version = meta["uid"], int(meta["resourceVersion"])
-        if versions.get(uid) == version:
+        if self._version(uid) >= version:
             return
-        versions[uid] = version
+        self._versions[uid] = kind, version
         name = f"{meta.get('namespace')}/{meta['name']}"
         log.warning("%s %s cannot be read, and is left alone: %s", kind.value, name, error)
 
-    def discard(self, kind: Kind, body: Body) -> None:
-        """It can be read again, or is gone."""
-        if versions := self._versions.get(kind):
-            versions.pop(body["metadata"]["uid"], None)
+    def read(self, body: Body) -> None:
+        """This version can be read: if none that cannot is newer, all is known again."""
+        meta = body["metadata"]
+        if self._version(meta["uid"]) <= int(meta["resourceVersion"]):
+            self.gone(meta["uid"])
 
-    def miss(self, kind: Kind, bodies: Iterable[Body], version: int) -> None:
-        """Forget those that a LIST of that version does not show."""
-        if versions := self._versions.get(kind):
-            there = {body["metadata"]["uid"] for body in bodies}
-            self._versions[kind] = {u: v for u, v in versions.items() if u in there or v > version}
+    def gone(self, uid: str) -> None:
+        """There is no such object any more."""
+        self._versions.pop(uid, None)
+
+    def missed(self, kind: Kind, bodies: Iterable[Body], version: int) -> list[str]:
+        """Those that a LIST of that version does not show."""
+        there = {body["metadata"]["uid"] for body in bodies}
+        held = self._versions.items()
+        return [u for u, (k, v) in held if k is kind and v <= version and u not in there]
+
+    def _version(self, uid: str) -> int:
+        return self._versions.get(uid, (None, 0))[1]
