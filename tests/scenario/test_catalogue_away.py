@@ -9,6 +9,7 @@ from lab import Lab
 from warmpool.api.names import Kind, Reason
 from warmpool.domain.catalogue import Allowed, Entry, ImageQuery, NoEntry
 from warmpool.domain.ids import Ref
+from warmpool.sim.cloud import SimCloud
 
 pytestmark = pytest.mark.looptime
 
@@ -77,6 +78,11 @@ async def test_another_entry_than_the_last_is_waited_for(shelf: Shelf) -> None:
         await lab.always(lambda: lab.posts() == 2, 30)
 
 
+def told(lab: Lab, pool: Ref) -> str:
+    conditions = lab.status(pool)["conditions"]
+    return str(next(c["message"] for c in conditions if c["type"] == RESOLVED))
+
+
 def taken_back(shelf: Shelf, how: str) -> tuple[str, str]:
     if how == "deleted":
         shelf.remove("g2")
@@ -114,6 +120,64 @@ async def test_what_is_remembered_is_for_the_project_that_was_permitted(shelf: S
         await lab.cluster.patch(Kind.WARM_POOL, pool, [resolved], status=True)
         await lab.restart()
         await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ProjectNotPermitted"))
+
+
+async def test_what_is_remembered_is_for_the_roles_that_were_permitted(shelf: Shelf) -> None:
+    async with Lab(catalogue=shelf) as lab:
+        shelf.put(
+            g2(projects=(Allowed(project_id=lab.nova.project().id, roles=frozenset({"member"})),))
+        )
+        pool = lab.pool(replicas=2, template=BY_REF)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        assert lab.status(pool)["resolved"]["roles"] == ["member"]
+        shelf.goes(forgets=True)
+        resolved = {"op": "replace", "path": "/status/resolved/roles", "value": ["owner"]}
+        await lab.cluster.patch(Kind.WARM_POOL, pool, [resolved], status=True)
+        await lab.restart()
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ProjectNotPermitted"))
+
+
+async def test_wrong_credentials_in_an_outage_do_not_take_what_is_remembered(shelf: Shelf) -> None:
+    """Nobody withdrew anything: the catalogue was not there to do so."""
+    async with Lab(catalogue=shelf) as lab:
+        lab.credentials(lab="ours")
+        lab.projects["theirs"] = "other"
+        pool = lab.pool(replicas=2, template=BY_REF)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        before = lab.status(pool)["resolved"]
+        shelf.goes(forgets=True)
+        lab.credentials(lab="theirs")
+        await lab.restart()
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ProjectNotPermitted"))
+        assert lab.status(pool)["resolved"] == before
+        lab.credentials(lab="ours")
+        await lab.restart()
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == ("True", "CatalogueUnavailable"))
+        await lab.change(pool, replicas=3)
+        await lab.until(lambda: lab.is_even(pool, 3))
+
+
+async def test_a_catalogue_that_comes_and_goes_has_nothing_looked_up_again(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pools at once would ask Nova and Glance, at each change of what is wrong."""
+    async with Lab(catalogue=shelf) as lab:
+        pool = lab.pool(replicas=2, template=BY_REF)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        looked: list[str] = []
+        resolve = SimCloud.resolve
+
+        async def counted(self: SimCloud, *args: Any) -> Any:
+            looked.append("again")
+            return await resolve(self, *args)
+
+        monkeypatch.setattr(SimCloud, "resolve", counted)
+        for text in ("away", "lost", "refused"):
+            shelf.goes(NoEntry(Reason.CATALOGUE_UNAVAILABLE, text))
+            await lab.until(lambda text=text: text in told(lab, pool))
+            shelf.comes_back()
+            await lab.until(lambda: lab.condition(pool, RESOLVED) == ("True", "Resolved"))
+        assert looked == []
 
 
 async def test_a_pool_is_flipped_from_one_store_to_the_other_without_replacing_a_vm() -> None:

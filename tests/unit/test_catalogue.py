@@ -15,7 +15,15 @@ from warmpool.cli.adopt import as_it_builds
 from warmpool.domain.catalogue import Allowed, Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import BuildSpec, Identity, NetworkChoice
 from warmpool.domain.ids import Ref
-from warmpool.planning.catalogue import checked, entry_of, flavor_status, refusal, remembered
+from warmpool.planning.catalogue import (
+    checked,
+    entry_of,
+    entry_resolved,
+    flavor_status,
+    refusal,
+    remembered,
+    roles_counted,
+)
 from warmpool.planning.revision import revision_of, revision_resolved, revisions_by_name
 from warmpool.ports.cluster import Snapshot
 from warmpool.reconcile.flavors import Flavors
@@ -204,6 +212,54 @@ def test_what_cannot_be_said_is_remembered_for_the_project_that_was_permitted(
 )
 def test_an_answer_stands(found: Found) -> None:
     assert remembered(found, RESOLVED) is found
+
+
+# -- what is remembered of an entry -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "roles"),
+    [
+        pytest.param((), [], id="anybody"),
+        pytest.param((Allowed(project_id="p-1"),), [], id="any-role"),
+        pytest.param(
+            (Allowed(project_id="p-1", roles=frozenset({"member", "admin"})),), ["member"], id="one"
+        ),
+        pytest.param(
+            (Allowed(project_id="p-1", roles=frozenset({"member"})), Allowed(project_id="p-1")),
+            [],
+            id="said-twice",
+        ),
+        pytest.param(
+            (
+                Allowed(project_id="p-1", roles=frozenset({"reader"})),
+                Allowed(project_id="p-1", roles=frozenset({"member"})),
+                Allowed(project_id="p-2"),
+            ),
+            ["member", "reader"],
+            id="two-rows",
+        ),
+    ],
+)
+def test_what_is_remembered_permits_no_more_than_the_entry_did(
+    allowed: tuple[Allowed, ...], roles: list[str]
+) -> None:
+    entry = Entry("g2", "f", "i", projects=allowed)
+    assert roles_counted(entry, WHO) == roles
+    last = RESOLVED.model_copy(update={"project_id": "p-1", "roles": roles_counted(entry, WHO)})
+    kept = entry_resolved(last)
+    assert refusal(kept, WHO) == ""
+    for roles_held in (frozenset({"auditor"}), frozenset({"member"}), frozenset({"admin"})):
+        other = replace(WHO, roles=roles_held)
+        assert refusal(kept, other) or not refusal(entry, other)
+    assert refusal(kept, replace(WHO, project_id="p-2", project="other"))
+
+
+def test_an_entry_that_came_to_something_for_nobody_knows_whom_is_not_remembered() -> None:
+    """It would be for everybody."""
+    away = Found(NoEntry(Reason.CATALOGUE_UNAVAILABLE, "away"))
+    assert remembered(away, RESOLVED) is away
+    assert remembered(away, RESOLVED.model_copy(update={"project_id": "p-1"})).remembered
 
 
 # -- VMFlavors as a catalogue -----------------------------------------------------------------

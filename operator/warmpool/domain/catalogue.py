@@ -65,6 +65,8 @@ class Found:
     stale: NoEntry | None = None
     """Why it may not be the newest word: the catalogue does not answer, or the newest is malformed.
     None: it is."""
+    remembered: bool = False
+    """The entry is what it came to last, for the project and roles that were permitted then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,6 +292,8 @@ class PoolFacts:
     """What the catalogue's entry came to in this term."""
     stale: NoEntry | None = None
     """Why that may not be the newest. None: it is."""
+    withdrawn: bool = False
+    """What the entry came to before counts no more."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Zones in which nothing is built for now; the empty zone holds the whole pool."""
     tokens: int | None = None

@@ -23,6 +23,9 @@ CANNOT_SAY: Final = frozenset({Reason.CATALOGUE_UNAVAILABLE, Reason.ENTRY_MALFOR
 WITHDRAWN: Final = frozenset({Reason.ENTRY_NOT_FOUND, Reason.PROJECT_NOT_PERMITTED})
 """What an entry came to before counts no more, whatever becomes of the catalogue."""
 
+MAX_ROLES: Final = 20
+"""Roles that the status takes. Those left out count no more: that permits less, never more."""
+
 MAX_ROWS: Final = 500
 """Pools that the status lists."""
 
@@ -50,14 +53,16 @@ def entry_of(name: str, spec: VMFlavorSpec) -> Entry:
 def entry_resolved(resolved: ResolvedTemplate) -> Entry:
     """An entry by what it came to: the same for as long as Nova and Glance have that.
 
-    It is for the project that it came to this for, and for no other.
+    It is for the project that it came to this for, with the roles that counted, and for no other.
     """
     return Entry(
         name=resolved.name,
         flavor=resolved.flavor_id,
         image=resolved.image_id,
         metadata=tuple(sorted(resolved.metadata.items())),
-        projects=(Allowed(resolved.project_id),) if resolved.project_id else (),
+        projects=(Allowed(resolved.project_id, roles=frozenset(resolved.roles)),)
+        if resolved.project_id
+        else (),
     )
 
 
@@ -84,12 +89,20 @@ def checked(name: str, spec: VMFlavorSpec) -> Entry | str:
 def remembered(found: Found, last: ResolvedTemplate) -> Found:
     """What an entry came to last, while the catalogue cannot say.
 
-    That it has no such entry is an answer, and stands.
+    That it has no such entry is an answer, and stands. Whose project it was has to be known.
     """
     why = found.entry
-    if isinstance(why, NoEntry) and why.reason in CANNOT_SAY:
-        return Found(entry_resolved(last), why)
+    if last.project_id and isinstance(why, NoEntry) and why.reason in CANNOT_SAY:
+        return Found(entry_resolved(last), why, remembered=True)
     return found
+
+
+def withdrawn(reason: Reason, found: Found | None) -> bool:
+    """Whether what an entry came to before counts no more.
+
+    What is only remembered refuses these credentials: others may still be permitted by it.
+    """
+    return reason in WITHDRAWN and not (found is not None and found.remembered)
 
 
 def refusal(entry: Entry, who: Identity) -> str:
@@ -110,6 +123,14 @@ def refusal(entry: Entry, who: Identity) -> str:
         f"project {who.project!r} may use {entry.name!r} with one of the roles"
         f" {', '.join(wanted)}; these credentials have {has}"
     )
+
+
+def roles_counted(entry: Entry, who: Identity) -> list[str]:
+    """The roles by which these credentials may use an entry, sorted. Empty: any will do."""
+    theirs = [one.roles for one in entry.projects if _is_project(one, who)]
+    if not all(theirs):
+        return []
+    return sorted(frozenset[str]().union(*theirs) & who.roles)[:MAX_ROLES]
 
 
 def _is_project(one: Allowed, who: Identity) -> bool:

@@ -16,7 +16,6 @@ from warmpool.api.v1alpha1.pool import (
 from warmpool.domain.pools import Mark, PoolFacts
 from warmpool.planning import racks
 from warmpool.planning.balance import balance
-from warmpool.planning.catalogue import WITHDRAWN
 from warmpool.planning.condition import condition
 from warmpool.planning.filling import stop, to_build, wall
 from warmpool.planning.health import tolerated, unhealthy
@@ -186,7 +185,7 @@ def _resolved(facts: PoolFacts) -> ResolvedTemplate | None:
     """What the entry came to; what it came to before, while that is not known."""
     if facts.pool.spec.template.flavor_ref is None:
         return None
-    if facts.problem is not None and facts.problem.reason in WITHDRAWN:
+    if facts.withdrawn:
         return None
     return facts.resolved or facts.pool.status.resolved
 

@@ -309,6 +309,7 @@ class PoolWorker:
             problem=self._recipe.problem,
             resolved=self._recipe.resolved,
             stale=self._recipe.stale,
+            withdrawn=self._recipe.withdrawn,
             holds=self._setbacks.holds(),
             tokens=pace.whole(bucket) if bucket is not None and paced else None,
             next_token=pace.next_token(bucket, refill) if bucket and refill else None,

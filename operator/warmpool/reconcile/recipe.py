@@ -14,7 +14,7 @@ from warmpool.domain.errors import CloudError, CloudUnavailable, DependencyMissi
 from warmpool.domain.facts import Pool, Vm
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
-from warmpool.planning.catalogue import MAX_PROJECT, WITHDRAWN, refusal, remembered
+from warmpool.planning.catalogue import MAX_PROJECT, refusal, remembered, roles_counted, withdrawn
 from warmpool.planning.revision import revision_resolved, revisions_by_name
 from warmpool.ports.catalogue import Catalogue
 from warmpool.ports.clock import Clock
@@ -56,6 +56,8 @@ class Recipe:
         """What the catalogue's entry came to last. None: the template names none."""
         self.stale: NoEntry | None = None
         """Why that may not be the newest. None: it is."""
+        self.withdrawn = False
+        """What the entry came to before counts no more: it is not there, or not permitted."""
         self.problem: Problem | None = None
         self.due: datetime | None = None
         """When to look again."""
@@ -104,12 +106,15 @@ class Recipe:
             self.problem, self.due = session.problem, now + RETRY_DEPENDENCY
             self._tell(pool, session, None)
             return session
-        found = self._find(pool)
+        found, known = self._find(pool), self._found
         is_due = self.due is None or now >= self.due
         is_other = session is not self._session  # these credentials may be another project's
-        if self._generation != pool.generation or is_due or is_other or found != self._found:
-            self._session, self._found = session, found
+        is_same = _entry(found) == _entry(known)
+        self._session, self._found = session, found
+        if self._generation != pool.generation or is_due or is_other or not is_same:
             await self._resolve(pool, session, found)
+        elif self.problem is None:  # why it may not be the newest changes nothing that is built
+            self.stale = found.stale if found is not None else None
         return session
 
     async def session(self, pool: Pool) -> CloudSession:
@@ -129,7 +134,7 @@ class Recipe:
         if ref is None:
             return None
         found, last = self._catalogue.find(ref.name), self.resolved or pool.status.resolved
-        if last is None or last.name != ref.name:
+        if last is None or last.name != ref.name or self.withdrawn:
             return found
         return remembered(found, last)
 
@@ -154,8 +159,8 @@ class Recipe:
             self.problem, self._generation = None, pool.generation
             self.due = now + RESOLVE_EVERY
             return
-        if self.problem.reason in WITHDRAWN:
-            self.resolved = None
+        if withdrawn(self.problem.reason, found):
+            self.resolved, self.withdrawn = None, True
         self._tell(pool, session, None)
         self.due = now + RETRY_DEPENDENCY
 
@@ -187,7 +192,7 @@ class Recipe:
 
     def _take(self, pool: Pool, spec: BuildSpec, found: Found | None, who: Identity | None) -> None:
         """This is what is built from now on."""
-        before, self._spec = self._spec, spec
+        before, self._spec, self.withdrawn = self._spec, spec, False
         self.stale = found.stale if found is not None else None
         if found is None or not isinstance(found.entry, Entry):
             self._revision, self.resolved = pool.revision, None
@@ -202,6 +207,7 @@ class Recipe:
             image_id=spec.image_id,
             metadata=dict(found.entry.metadata),
             project_id=who.project_id[:MAX_PROJECT] if who is not None else "",
+            roles=roles_counted(found.entry, who) if who is not None else [],
             time=self._clock.now().replace(microsecond=0),
         )
         last = self.resolved or pool.status.resolved
@@ -243,3 +249,7 @@ class Recipe:
         if where.key not in data:
             raise NotFound(f"Secret {where.name!r} has no key {where.key!r}: add it")
         return base64.b64encode(data[where.key]).decode("ascii")
+
+
+def _entry(found: Found | None) -> Entry | NoEntry | None:
+    return found.entry if found is not None else None

@@ -358,6 +358,10 @@ class ResolvedTemplate(Model):
     """Metadata that the entry adds to every server."""
     project_id: str = Field(default="", max_length=64, alias="projectID")
     """Project that was permitted to use it. While the catalogue does not answer, no other is."""
+    roles: list[Annotated[str, StringConstraints(max_length=255)]] = Field(
+        default_factory=list, max_length=20
+    )
+    """Roles by which it was permitted: meanwhile one of them is needed. Empty: any will do."""
     content: str = Field(default="", max_length=63)
     """Hash of all that VMs are built from. While it stays, the pool's revision does."""
     time: Time
