@@ -6,6 +6,7 @@ new version is read: neither change streams nor transactions are needed, nor rig
 """
 
 import asyncio
+import contextlib
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -44,6 +45,9 @@ ANSWER_WITHIN: Final = 10.0
 
 POLL_WITHIN: Final = 60.0
 """Seconds for one look, however many documents it reads."""
+
+GOODBYE: Final = 1.0
+"""Seconds for the end of connections: one that hangs keeps nobody from stopping."""
 
 MAX_ENTRIES: Final = 10_000
 """Documents that a catalogue has at most."""
@@ -126,7 +130,7 @@ class MongoShelf:
         for row in rows:
             name = _name(row)
             if name is not None:
-                stamps[name] = (*stamps.get(name, ()), _stamp(row))
+                stamps[name] = (*stamps.get(name, ()), _stamp_of(row))
         return stamps
 
     async def _listed(self) -> list[RawBSONDocument]:
@@ -170,10 +174,12 @@ def _name(raw: RawBSONDocument) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _stamp(row: RawBSONDocument) -> Stamp:
+def _stamp_of(row: RawBSONDocument) -> Stamp:
     document = _decoded(row)
-    if isinstance(document, str):
-        return "", str(hash(row.raw))
+    return ("", str(hash(row.raw))) if isinstance(document, str) else _stamp(document)
+
+
+def _stamp(document: Mapping[str, Any]) -> Stamp:
     return str(document.get("_id")), repr(document.get("version"))
 
 
@@ -245,8 +251,10 @@ class MongoCatalogue:
             await asyncio.sleep(POLL_EVERY)
 
     async def close(self) -> None:
-        """Free connections."""
-        await self._shelf.close()
+        """Free connections, as far as MongoDB lets go of them in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await self._shelf.close()
 
     async def poll(self) -> None:
         """Look once at what has changed."""
@@ -294,6 +302,8 @@ class MongoCatalogue:
             Whether that has changed anything.
         """
         before = self._entries.get(name), self._malformed.get(name)
+        if len(stamps) == 1 and not isinstance(document, str):
+            stamps = (_stamp(document),)  # a secondary may have given what is older than listed
         self._stamps[name] = stamps
         checked = self._checked(name, document, len(stamps))
         if isinstance(checked, Entry):
@@ -331,7 +341,8 @@ class MongoCatalogue:
             log.warning("the catalogue: %s: what it said last stands", trouble)
         else:
             log.info("the catalogue: MongoDB answers: %d entries", len(self._entries))
-        self._tell(self._entries.keys() | self._malformed.keys())
+        if not (before and trouble):  # other words for the same wake nobody
+            self._tell(self._entries.keys() | self._malformed.keys())
 
     def _tell(self, names: Iterable[str]) -> None:
         for name in sorted(names):

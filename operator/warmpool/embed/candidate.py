@@ -83,9 +83,11 @@ class Candidate:
                     reading = self._vitals.watch("catalogue", self._mongo.run)
                     tasks.create_task(reading, name="catalogue")
         finally:
-            await self._listed.withdraw()
-            if self._mongo is not None:
-                await self._mongo.close()
+            try:
+                await self._listed.withdraw()
+            finally:
+                if self._mongo is not None:
+                    await self._mongo.close()
 
     async def _contend(self, beat: Beat) -> None:
         await self._elector.run(self._lead, beat)
