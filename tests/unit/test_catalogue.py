@@ -23,6 +23,7 @@ from warmpool.planning.catalogue import (
     refusal,
     remembered,
     roles_counted,
+    withdrawn,
 )
 from warmpool.planning.revision import revision_of, revision_resolved, revisions_by_name
 from warmpool.ports.cluster import Snapshot
@@ -260,6 +261,21 @@ def test_an_entry_that_came_to_something_for_nobody_knows_whom_is_not_remembered
     away = Found(NoEntry(Reason.CATALOGUE_UNAVAILABLE, "away"))
     assert remembered(away, RESOLVED) is away
     assert remembered(away, RESOLVED.model_copy(update={"project_id": "p-1"})).remembered
+
+
+@pytest.mark.parametrize(
+    ("reason", "live", "recalled"),
+    [
+        (Reason.ENTRY_NOT_FOUND, True, False),
+        (Reason.PROJECT_NOT_PERMITTED, True, False),
+        (Reason.IMAGE_NOT_FOUND, False, False),
+        (Reason.CATALOGUE_UNAVAILABLE, False, False),
+    ],
+)
+def test_only_the_live_catalogue_takes_back(reason: Reason, live: bool, recalled: bool) -> None:
+    entry = Entry("g2", "f", "i")
+    assert withdrawn(reason, Found(entry)) == live
+    assert withdrawn(reason, Found(entry, remembered=True)) == recalled
 
 
 # -- VMFlavors as a catalogue -----------------------------------------------------------------

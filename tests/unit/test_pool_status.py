@@ -65,20 +65,11 @@ def test_a_pool_that_goes_on_without_its_catalogues_newest_word_says_why(reason:
     assert "document 'g2': what is wrong" in told.message
 
 
-@pytest.mark.parametrize(
-    ("reason", "kept"),
-    [
-        (Reason.ENTRY_NOT_FOUND, False),
-        (Reason.PROJECT_NOT_PERMITTED, False),
-        (Reason.IMAGE_NOT_FOUND, True),
-        (Reason.CATALOGUE_UNAVAILABLE, True),
-    ],
-)
-def test_what_an_entry_came_to_is_forgotten_when_it_is_taken_back(
-    reason: Reason, kept: bool
-) -> None:
-    facts = some_facts(pool=BY_REF, problem=Problem(reason, "it is so", ""))
-    assert (said(facts).resolved is not None) == kept
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_what_an_entry_came_to_is_forgotten_when_it_is_taken_back(withdrawn: bool) -> None:
+    problem = Problem(Reason.PROJECT_NOT_PERMITTED, "it is so", "")
+    facts = some_facts(pool=BY_REF, problem=problem, withdrawn=withdrawn)
+    assert (said(facts).resolved is None) == withdrawn
 
 
 def test_racks_are_counted_in_their_order_without_retained_vms() -> None:
