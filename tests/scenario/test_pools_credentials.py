@@ -7,6 +7,7 @@ import pytest
 from lab import SPACE, Lab
 from warmpool.api.names import Kind, Phase
 from warmpool.domain.ids import Ref
+from warmpool.sim.faults import ApiFault
 
 pytestmark = pytest.mark.looptime
 
@@ -86,6 +87,23 @@ async def test_a_pool_that_goes_while_they_are_revoked_goes_after_that() -> None
         await lab.always(lambda: len(lab.servers()) == 2, 60)
         lab.credentials(lab="two")
         await lab.until(lambda: not lab.servers() and not list(lab.vms()), within=60)
+
+
+async def test_a_look_up_that_is_forbidden_stops_builds_and_nothing_else() -> None:
+    """It froze the pool, as though the cloud took the credentials for nothing: none ever went."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=3)
+        await lab.until(lambda: lab.is_even(pool, 3))
+        lab.arm(ApiFault(effect="status", status=403, path="/flavors$"))
+        await lab.change(pool, replicas=2)
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == REFUSED)
+        assert message(lab, pool, RESOLVED).startswith("spec.template: ")
+        await lab.until(lambda: len(lab.servers()) == 2, within=60)
+        await lab.change(pool, replicas=3)
+        await lab.always(lambda: lab.posts() == 3, 30)
+        lab.delete(Kind.WARM_POOL, pool)
+        await lab.until(lambda: not lab.servers() and not list(lab.vms()), within=60)
+        await lab.until(lambda: pool not in lab.cluster.peek(Kind.WARM_POOL), within=60)
 
 
 async def test_credentials_of_another_project_are_held_against_the_entry_at_once() -> None:

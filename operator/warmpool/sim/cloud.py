@@ -559,7 +559,7 @@ def translate(refused: Refused, what: str, *, builds: bool, changes: bool) -> Cl
     said = f"{what}: the cloud answered {code}: {text[:MAX_TEXT]}"
     if code >= 500:  # noqa: PLR2004 - HTTP
         return OutcomeUnknown(said) if changes else CloudUnavailable(said)
-    if code == 401:  # noqa: PLR2004 - HTTP
+    if code == 401 or (code == 403 and not changes):  # noqa: PLR2004 - HTTP
         return CredentialsRefused(said)
     if builds and "requested_destination" in refused.message:
         return AimForbidden(said)
