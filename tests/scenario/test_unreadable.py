@@ -64,6 +64,21 @@ async def test_no_claim_gets_a_vm_that_cannot_be_read() -> None:
         await lab.until(lambda: lab.bound(claim), within=60)
 
 
+async def test_a_claim_is_gone_though_what_bears_its_name_now_cannot_be_read() -> None:
+    """Its VMs were kept for as long as the other claim was there."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=1)
+        await lab.until(lambda: lab.is_even(pool, 1))
+        claim = lab.claim()
+        await lab.until(lambda: lab.bound(claim) and lab.is_even(pool, 1))
+        await lab.stop()
+        lab.delete(Kind.VM_CLAIM, claim)
+        lab.claim()
+        mar(lab, Kind.VM_CLAIM)
+        lab.start()
+        await lab.until(lambda: len(lab.servers()) == len(list(lab.vms())) == 1, within=60)
+
+
 async def test_all_others_are_served_meanwhile() -> None:
     async with Lab() as lab:
         pool = lab.pool(replicas=2)

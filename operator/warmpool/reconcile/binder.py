@@ -44,7 +44,7 @@ from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.decide import Decider, Search, Waiting
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.ledger import Ledger
-from warmpool.reconcile.reading import read_claim, read_vm
+from warmpool.reconcile.reading import is_another, read_claim, read_vm
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.removals import Removals
 from warmpool.reconcile.retries import pause_after
@@ -424,10 +424,9 @@ class Binder:
         ref = Ref(entry.claim.namespace, entry.claim.name)
         body = await self._cluster.get(Kind.VM_CLAIM, ref)
         self._store.apply(Kind.VM_CLAIM, body)
-        claim = read_claim(body)
-        if claim.uid != entry.claim.uid:
+        if is_another(body, entry.claim.uid):
             raise NotFound(f"claim {ref} is another one now")
-        return claim
+        return read_claim(body)
 
     def _announce(self, claim: Claim, reason: Reason, note: str, *, warning: bool = False) -> None:
         event = Event(Kind.VM_CLAIM, claim.ref, claim.uid, reason, note, warning)
@@ -538,10 +537,9 @@ class Binder:
         body = await self._cluster.get(Kind.WARM_VM, ref)
         await self._ledger.confirm()
         self._store.apply(Kind.WARM_VM, body)
-        known = read_vm(body)
-        if known.uid != vm.uid:
+        if is_another(body, vm.uid):
             raise NotFound(f"VM {ref} is another one now")
-        return known
+        return read_vm(body)
 
     def _let_go(self, entry: LedgerEntry) -> None:
         """The entry says nothing about its VMs any more: they speak for themselves."""

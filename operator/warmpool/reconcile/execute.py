@@ -46,7 +46,7 @@ from warmpool.ports.probe import Prober
 from warmpool.reconcile.absence import Absences
 from warmpool.reconcile.console import ending
 from warmpool.reconcile.finalizing import let_go
-from warmpool.reconcile.reading import provider_id, read_claim, read_vm
+from warmpool.reconcile.reading import is_another, provider_id, read_claim, read_vm
 from warmpool.reconcile.recorder import Mark, Recorder
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.session import CloudSession
@@ -419,8 +419,8 @@ class Executor:
             return
         try:
             body = await self._cluster.get(Kind.VM_CLAIM, Ref(claim.namespace, claim.name))
-            seen = read_claim(body)
-            if seen.uid == claim.uid and seen.phase is not ClaimPhase.RELEASED:
+            is_other = is_another(body, claim.uid)
+            if not is_other and read_claim(body).phase is not ClaimPhase.RELEASED:
                 self._store.apply(Kind.VM_CLAIM, body)
                 return
         except NotFound:

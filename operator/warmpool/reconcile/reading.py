@@ -63,6 +63,11 @@ def _read(kind: type[M], body: Body) -> M:
         raise Unreadable(f"{where}: {first['msg']}") from error
 
 
+def is_another(body: Body, uid: str) -> bool:
+    """Whether this is an object of the same name that came later. Told without reading it."""
+    return bool(body["metadata"]["uid"] != uid)
+
+
 def read_vm(body: Body) -> Vm:
     """A WarmVM.
 

@@ -22,7 +22,7 @@ from warmpool.domain.errors import (
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import Ref, VmUid
 from warmpool.ports.cluster import Cluster
-from warmpool.reconcile.reading import read_vm
+from warmpool.reconcile.reading import is_another, read_vm
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.store import Store
 
@@ -75,8 +75,11 @@ class Removals:
         while True:
             try:
                 if vm is None:
-                    vm = read_vm(await self._cluster.get(Kind.WARM_VM, ref))
-                if vm.uid != removal.uid or vm.deleting or vm.claim is not None:
+                    body = await self._cluster.get(Kind.WARM_VM, ref)
+                    if is_another(body, removal.uid):
+                        return
+                    vm = read_vm(body)
+                if vm.deleting or vm.claim is not None:
                     return
                 await self._cluster.delete(Kind.WARM_VM, ref, uid=vm.uid, version=vm.version)
             except Conflict:
