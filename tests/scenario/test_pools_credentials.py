@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from lab import SPACE, Lab
-from warmpool.api.names import Kind, Phase
+from warmpool.api.names import ClaimCondition, Kind, Phase
 from warmpool.domain.ids import Ref
 from warmpool.sim.faults import ApiFault
 
@@ -29,6 +29,12 @@ def is_full(lab: Lab, pool: Ref, replicas: int) -> bool:
 def names(lab: Lab, pool: Ref) -> set[str]:
     """Of the pool's servers in Nova."""
     return {s.name for s in lab.servers() if s.name.startswith(f"{pool.name}-")}
+
+
+def is_annotated(lab: Lab, claim: Ref) -> bool:
+    """The servers of the claim carry its metadata."""
+    conditions = lab.claim_status(claim)["conditions"]
+    return any(c["type"] == ClaimCondition.METADATA_WRITTEN for c in conditions)
 
 
 async def test_a_revoked_credential_freezes_its_pool_and_nothing_else() -> None:
@@ -87,6 +93,24 @@ async def test_a_pool_that_goes_while_they_are_revoked_goes_after_that() -> None
         await lab.always(lambda: len(lab.servers()) == 2, 60)
         lab.credentials(lab="two")
         await lab.until(lambda: not lab.servers() and not list(lab.vms()), within=60)
+
+
+async def test_claims_metadata_waits_for_credentials_that_are_taken() -> None:
+    """Each attempt was a login that is refused, every few seconds for each claim."""
+    async with Lab() as lab:
+        lab.credentials(lab="one")
+        pool = lab.pool(replicas=4)
+        await lab.until(lambda: lab.is_even(pool, 4))
+        lab.revoked.add("one")
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == REFUSED)
+        claims = [lab.claim(name, metadata={"cluster": name}) for name in ("a", "b", "c", "d")]
+        logins = lab.nova.traffic.calls.total()
+        await lab.until(lambda: all(map(lab.bound, claims)))
+        await asyncio.sleep(120)
+        assert lab.nova.traffic.calls.total() - logins < 25, "the listings alone"
+        lab.credentials(lab="two")
+        for claim in claims:
+            await lab.until(lambda claim=claim: is_annotated(lab, claim), within=60)
 
 
 async def test_a_look_up_that_is_forbidden_stops_builds_and_nothing_else() -> None:

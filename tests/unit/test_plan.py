@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ from warmpool.domain.actions import (
     Discard,
     Fail,
     Keep,
+    MakeReady,
     Preserve,
     Release,
     Terminate,
@@ -86,6 +88,16 @@ def test_refused_credentials_stop_builds_and_deletes_and_condemn_nothing() -> No
     assert plan(some_facts(*some, replicas=1, problem=REFUSED)).actions == ()
     done = {type(action) for action in plan(some_facts(*some, replicas=1)).actions}
     assert {Discard, Fail, Terminate} <= done
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_a_used_vm_is_not_made_ready_while_credentials_are_refused(*, dirty: bool) -> None:
+    """Nova is told first that it is nobody's: one more login that is refused."""
+    vm = a_vm(1, Phase.BUILDING, dirty=dirty)
+    view = a_view(vm, a_server(1), rebuilt_at=after(-5), seen_since_rebuild=True, recycling=True)
+    for problem, done in ((None, True), (REFUSED, not dirty)):
+        actions = plan(some_facts(view, replicas=1, problem=problem)).actions
+        assert any(isinstance(action, MakeReady) for action in actions) is done
 
 
 def test_a_pool_that_goes_while_its_credentials_are_refused_asks_nova_for_nothing() -> None:

@@ -123,7 +123,9 @@ def _may_be_done_frozen(action: Action, facts: PoolFacts) -> bool:
     Each call would be one more login that is refused, and Keystone may lock an account for many.
     """
     match action:
-        case MakeReady() | ReportBuilding() | Relocate() | Sicken() | Check() | Release():
+        case MakeReady(vm=vm):
+            return not vm.dirty  # of a used one Nova is told first that it is nobody's
+        case ReportBuilding() | Relocate() | Sicken() | Check() | Release():
             return True
         case Discard():
             return facts.pool.deleting

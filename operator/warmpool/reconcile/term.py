@@ -257,6 +257,8 @@ class _Term:
         session = await self._clouds.session(pool)
         if isinstance(session, Problem):
             raise CloudUnavailable(session.message, reason=session.reason)
+        if (problem := session.problem) is not None:  # each call may be a login that is refused
+            raise CloudUnavailable(problem.message, reason=problem.reason)
         await session.cloud.set_metadata(vm.server, metadata)
 
     def _entry_changed(self, name: str) -> None:
