@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,22 @@ def test_the_key_is_the_same_for_the_same_inputs_in_any_order() -> None:
 )
 def test_the_key_changes_with_every_input(files: dict[str, bytes], platform: str) -> None:
     assert gobuild.cache_key(files, platform) != gobuild.cache_key(FILES, LINUX)
+
+
+@pytest.mark.parametrize("other", [(), ("-tags",), ("-tagsa",), ("a", "-tags")])
+def test_the_key_changes_with_the_programs_own_flags(other: tuple[str, ...]) -> None:
+    """With other tags it was not built again, and was another program than it was taken for."""
+    assert gobuild.cache_key(FILES, LINUX, other) != gobuild.cache_key(FILES, LINUX, ("-tags", "a"))
+
+
+def test_what_is_built_is_found_by_its_flags(tmp_path: Path) -> None:
+    """Each kind of it is built once, with its flags."""
+    log = tmp_path / "flags"
+    environ = a_go_that(tmp_path, builds=f'echo "$@" >> {log}\n{TO_OUTPUT}\n: > "$2"')
+    tagged = replace(CONTROL_PLANE, flags=("-tags", "some"))
+    for program in (CONTROL_PLANE, tagged, CONTROL_PLANE, tagged):
+        assert gobuild.ensure_built(program, environ).exists()
+    assert ["-tags some" in line for line in log.read_text().splitlines()] == [False, True]
 
 
 def test_the_cache_follows_xdg_and_else_home() -> None:

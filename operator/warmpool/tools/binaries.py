@@ -107,8 +107,8 @@ CONTROL_PLANE: Final = GoProgram(
     name="controlplane",
     called="the local Kubernetes control plane",
     takes="about 5 minutes",
-    flags=_linker,
     instead=_INSTEAD,
+    derived=_linker,
 )
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -40,10 +40,12 @@ class GoProgram:
     """What messages call it."""
     takes: str
     """How long its build takes, in words."""
-    flags: Callable[[Path], tuple[str, ...]]
-    """Further flags of `go build`, by where its sources are."""
     instead: str
     """Remedies for who cannot build it."""
+    flags: tuple[str, ...] = ()
+    """Further flags of `go build`: a part of the cache's key."""
+    derived: Callable[[Path], tuple[str, ...]] = lambda _: ()
+    """More of them, by where its sources are. They follow from these, which are in the key."""
 
 
 def ensure_built(program: GoProgram, environ: Mapping[str, str]) -> Path:
@@ -53,7 +55,7 @@ def ensure_built(program: GoProgram, environ: Mapping[str, str]) -> Path:
         BinariesError: no sources, no Go, or the build failed.
     """
     source = source_directory(program)
-    key = cache_key(source_files(source), go_platform(program, environ))
+    key = cache_key(source_files(source), go_platform(program, environ), program.flags)
     target = cache_root(program, environ) / key / program.name
     if not target.exists():
         target.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +85,14 @@ def cache_root(program: GoProgram, environ: Mapping[str, str]) -> Path:
     return Path(base) / "warmpool" / program.name
 
 
-def cache_key(files: Mapping[str, bytes], platform: str) -> str:
-    """Changes with a file's name or content and with the Go that builds, with nothing else."""
+def cache_key(files: Mapping[str, bytes], platform: str, flags: Sequence[str] = ()) -> str:
+    """Changes with a file's name or content, the Go that builds, and the program's own flags.
+
+    With nothing else: `BUILD_FLAGS` say how Go builds, and not what.
+    """
     digest = hashlib.sha256(platform.encode())
+    for flag in flags:
+        digest.update(f"\0flag\0{len(flag)}\0{flag}".encode())
     for name, content in sorted(files.items()):
         digest.update(f"\0{name}\0{len(content)}\0".encode())
         digest.update(content)
@@ -151,7 +158,7 @@ def _build_into(entry: Path, program: GoProgram, environ: Mapping[str, str]) -> 
 
 def _build(target: Path, program: GoProgram, environ: Mapping[str, str]) -> None:
     source = source_directory(program)
-    flags = (*BUILD_FLAGS, *program.flags(source))
+    flags = (*BUILD_FLAGS, *program.flags, *program.derived(source))
     command = [_go(program, environ), "build", *flags, "-o", str(target), "."]
     log = target.with_name("build.log")
     what = f"building {program.called} (once per version, {program.takes})"

@@ -18,16 +18,12 @@ START_WITHIN: Final = 120.0
 """Seconds; a tenth of one is usual."""
 
 
-def _flags(_: Path) -> tuple[str, ...]:
-    return "-tags", "ferretdb_no_postgresql", "-ldflags", "-s -w"
-
-
 PROGRAM: Final = GoProgram(
     name="mongodb",
     called="the MongoDB server for tests",
     takes="about a minute",
-    flags=_flags,
     instead="or set MONGODB_URI to a server that tests may write to",
+    flags=("-tags", "ferretdb_no_postgresql", "-ldflags", "-s -w"),
 )
 
 
