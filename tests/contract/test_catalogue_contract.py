@@ -90,7 +90,7 @@ async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
     await mongo.catalogue.poll()
     yield mongo
     await client["warmpool-test"].drop_collection(collection)
-    await mongo.catalogue.close()
+    await client.close()
 
 
 def entry(ground: Ground, name: str = "g2") -> Entry:
