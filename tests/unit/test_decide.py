@@ -91,6 +91,18 @@ def test_a_claim_that_has_its_answer_is_not_answered_again() -> None:
     assert (again.bindings, again.refusals) == ([], [])
 
 
+def test_nor_is_one_that_could_not_be_read_for_a_while() -> None:
+    """Its answer may still be on its way: it would have got as many VMs again."""
+    store = a_store(1, 2)
+    asked(store, "logs", 1)
+    decider = Decider(store, ManualClock(NOW))
+    assert bound(decider.decide(ROOM)) == {"logs": 1}
+    store.apply(Kind.VM_CLAIM, {**a_claim_body("logs", version=2), "spec": "something newer"})
+    assert bound(decider.decide(ROOM)) == {}
+    asked(store, "logs", 1, version=3)
+    assert bound(decider.decide(ROOM)) == {}
+
+
 def test_a_claim_of_a_pool_that_is_not_there_is_refused() -> None:
     store = Store()
     asked(store, "logs")
