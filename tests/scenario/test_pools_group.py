@@ -172,3 +172,14 @@ async def test_a_pool_that_goes_without_credentials_is_not_kept_by_its_group() -
         await lab.until(lambda: lab.condition(pool, "DependenciesResolved")[0] == "False", 90)
         lab.delete(Kind.WARM_POOL, pool)
         await lab.until(lambda: not lab.cluster.peek(Kind.WARM_POOL))
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_pool_that_goes_is_not_kept_by_a_group_that_it_may_not_delete(method: str) -> None:
+    async with Lab() as lab:
+        pool = await grouped(lab, 1)
+        lab.arm(ApiFault(method=method, path="/os-server-groups", effect="status", status=403))
+        lab.delete(Kind.WARM_POOL, pool)
+        await lab.until(lambda: not lab.cluster.peek(Kind.WARM_POOL))
+        assert not lab.servers()
+        assert len(groups(lab)) == 1

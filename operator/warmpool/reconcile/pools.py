@@ -33,7 +33,9 @@ from warmpool.domain.errors import (
     CloudError,
     ClusterError,
     Conflict,
+    CredentialsRefused,
     NotFound,
+    RequestRejected,
     TestFailed,
 )
 from warmpool.domain.facts import Pool, Vm
@@ -248,13 +250,15 @@ class PoolWorker:
     async def _end(self, pool: Pool, session: CloudSession | None) -> None:
         """Let go of a pool that has no VM left, once its server group is gone too.
 
-        Without credentials nobody can delete a group. An empty one does no harm, and a pool that
-        stays for it would keep its namespace from going.
+        Without credentials, or with such as may not, nobody can delete a group. An empty one does
+        no harm, and a pool that stays for it would keep its namespace from going.
         """
         has_group = pool.spec.template.group_hint or pool.status.server_group
         if has_group and session is not None:
             try:
                 await delete_groups(session.cloud, pool.uid)
+            except (CredentialsRefused, RequestRejected) as error:
+                log.warning("pool %s leaves its server group behind: %s", self._ref, error)
             except CloudError as error:
                 log.warning("the server group of pool %s cannot be deleted: %s", self._ref, error)
                 self._recipe.due = self._clock.now() + CLUSTER_RETRY
