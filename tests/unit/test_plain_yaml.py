@@ -65,6 +65,7 @@ def test_entries_may_share_what_they_have_in_common() -> None:
     """As in many a clouds.yaml: an entry that stands below says some of it otherwise."""
     text = "base: &b {x: 1, y: 1}\ndeep: {one: &m {<<: *b, x: 2}}\ntop: {<<: *m, y: 3}\n"
     assert parse(text)["top"] == {"x": 2, "y": 3}
+    assert parse("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n")["c"] == {"x": 1, "y": 2}
 
 
 def test_what_a_message_says_is_not_what_stands_there() -> None:

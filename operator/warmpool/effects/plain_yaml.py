@@ -17,6 +17,10 @@ MAX_NODES: Final = 200_000
 """Nodes of a document once each alias stands for what it means: nine lines can make a billion."""
 
 
+MERGE: Final = "tag:yaml.org,2002:merge"
+"""The tag of `<<`, which takes in what another mapping has: twice is twice as much."""
+
+
 class NotPlainYamlError(Exception):
     """The text cannot be used. The message names a line and repeats nothing that stands there."""
 
@@ -86,7 +90,7 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 if key.value in seen:
                     raise KeyTwiceError(key.value, key.start_mark.line + 1)
                 seen.add(key.value)

@@ -154,9 +154,7 @@ class Clouds:
             return problem
         cloud = self._opened(key, text)
         if isinstance(cloud, Problem):
-            self._refused[key] = text, cloud
             return cloud
-        self._refused.pop(key, None)
         self._stop(key)
         session = CloudSession(
             cloud,
@@ -177,7 +175,9 @@ class Clouds:
         try:
             return self._open(text, key.cloud)
         except CloudError as error:
-            return Problem(error.reason, str(error), "spec.cloudRef.cloud")
+            problem = Problem(error.reason, str(error), "spec.cloudRef.cloud")
+            self._refused[key] = text, problem
+            return problem
         except Exception as error:  # noqa: BLE001 - its words may be the Secret's
             kind = type(error).__name__
             log.error("Secret %s: clouds.yaml cannot be read: %s", key.secret, kind)  # noqa: TRY400
