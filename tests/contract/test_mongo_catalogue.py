@@ -433,7 +433,41 @@ def test_entries_are_moved_between_a_file_and_mongodb(
     assert moved(mongodb_uri, *where, "diff", "mongodb", str(wanted)) == 0
     assert moved(mongodb_uri, *where, "export", "mongodb", "-o", str(back)) == 0
     assert back.read_text() == wanted.read_text()
-    wanted.write_text(manifests({}))
     capsys.readouterr()
-    assert moved(mongodb_uri, *where, "import", "--prune", "mongodb", str(wanted)) == 0
-    assert capsys.readouterr().out == "- g2\n- g3\n"
+    prune = (*where, "import", "--prune", "mongodb", str(wanted))
+    wanted.write_text(manifests({}))
+    assert moved(mongodb_uri, *prune) == 2
+    wanted.write_text(manifests({"g2": SPEC}))
+    assert moved(mongodb_uri, *prune) == 0
+    assert capsys.readouterr().out == "- g3\n"
+
+
+def test_without_a_word_the_operators_own_collection_is_meant(
+    mongodb_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collection, wanted = f"catalogue-{uuid.uuid4().hex}", tmp_path / "wanted.yaml"
+    wanted.write_text(manifests({"g2": SPEC}))
+    assert moved(mongodb_uri, "--collection", collection, "import", "mongodb", str(wanted)) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("WARMPOOL_MONGODB_URI", mongodb_uri)
+    monkeypatch.setenv("WARMPOOL_MONGODB_DATABASE", DATABASE)
+    monkeypatch.setenv("WARMPOOL_MONGODB_COLLECTION", collection)
+    assert main(["catalogue", "export", "mongodb"]) == 0
+    told = capsys.readouterr()
+    assert told.out == wanted.read_text()
+    assert f"database {DATABASE!r}, collection {collection!r}" in told.err
+    assert "entries: 1" in told.err
+
+
+def test_an_export_of_nothing_is_an_error_and_leaves_the_older_file(
+    mongodb_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "catalogue.yaml"
+    file.write_text(manifests({"g2": SPEC}))
+    where = ("--collection", f"catalogue-{uuid.uuid4().hex}")
+    assert moved(mongodb_uri, *where, "export", "mongodb", "-o", str(file)) == 2
+    assert "mongodb has no entry: nothing was written" in capsys.readouterr().err
+    assert file.read_text() == manifests({"g2": SPEC})

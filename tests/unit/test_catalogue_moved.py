@@ -10,7 +10,7 @@ import yaml
 from builders import NOW
 from doubles.cluster import FakeCluster
 from warmpool.api.names import Kind
-from warmpool.cli import main
+from warmpool.cli import catalogue, main
 from warmpool.cli.catalogue import Changes, FilePlace, FlavorPlace, bring, changes, manifests
 
 SPEC: dict[str, Any] = {"flavor": "m1.large", "image": {"name": "debian-13"}}
@@ -62,6 +62,55 @@ async def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, sa
     path.write_text(text)
     with pytest.raises(ValueError, match=says):
         await FilePlace(str(path)).read()
+
+
+TWO = manifests({"a": SPEC, "b": {**SPEC, "projects": [{"projectID": "p"}]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("", "has no entry", id="empty"),
+        pytest.param(manifests({}), "has no entry", id="none"),
+        pytest.param(TWO.partition("---")[0], "'# entries: 1' as the last line", id="between"),
+        pytest.param(TWO.partition("  projects")[0], "'# entries: 2' as the", id="in-one"),
+        pytest.param(TWO + "---\n" + manifests({"c": SPEC}), "'# entries: 3' as", id="more"),
+    ],
+)
+def test_nothing_is_deleted_for_a_file_that_may_have_been_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(text)
+    assert main(["catalogue", "import", "--prune", "vmflavors", str(path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+async def test_a_whole_file_says_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(TWO)
+    assert list(await FilePlace(str(path)).read_whole()) == ["a", "b"]
+
+
+def test_an_export_that_fails_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text("older")
+    write = Path.write_text
+
+    def full(self: Path, text: str, *args: str) -> int:
+        write(self, text[:5], *args)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="no space"):
+            catalogue._write(str(path), TWO)
+    assert path.read_text() == "older"
+    catalogue._write(str(path), TWO)
+    assert path.read_text() == TWO
+    assert list(tmp_path.iterdir()) == [path]
 
 
 async def test_an_import_writes_what_differs_and_deletes_only_when_told(

@@ -35,6 +35,11 @@ ERROR: Final = 2
 MONGODB: Final = "mongodb"
 VMFLAVORS: Final = "vmflavors"
 URI: Final = "WARMPOOL_MONGODB_URI"
+DATABASE: Final = "WARMPOOL_MONGODB_DATABASE"
+COLLECTION: Final = "WARMPOOL_MONGODB_COLLECTION"
+
+END: Final = "# entries: "
+"""Last line of a file, with their count: one that was cut off does not have it."""
 
 Specs = dict[str, Any]
 """Name of each entry to its spec."""
@@ -111,7 +116,9 @@ class FilePlace:
             OSError: there is no such file.
             ValueError: it holds something else, or a name twice.
         """
-        text = _text(self._path)
+        return self._parsed(_text(self._path))
+
+    def _parsed(self, text: str) -> Specs:
         try:
             bodies = [body for body in yaml.safe_load_all(text) if body is not None]
         except yaml.YAMLError as error:
@@ -123,6 +130,28 @@ class FilePlace:
                 said = "an object that is no VMFlavor" if name is None else f"{name!r} twice"
                 raise ValueError(f"{self._path}: it holds {said}")
             found[name] = body.get("spec")
+        return found
+
+    async def read_whole(self) -> Specs:
+        """All entries of a file that is surely whole: what is not in it may be deleted.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it holds something else, no entry, or was cut off.
+        """
+        text = _text(self._path)
+        found = self._parsed(text)
+        if not found:
+            raise ValueError(
+                f"{self._path}: it has no entry, and --prune would delete all that there are:"
+                " look whether it is the right file; to delete them all, do so in the store"
+            )
+        end = f"{END}{len(found)}"
+        if text.rstrip().rpartition("\n")[2] != end:
+            raise ValueError(
+                f"{self._path}: --prune needs {end!r} as the last line, which says that nothing"
+                " was cut off: export anew, or write it there if these are all the entries"
+            )
         return found
 
 
@@ -151,9 +180,10 @@ def manifests(specs: Specs) -> str:
         {**head, "metadata": {"name": name}, "spec": spec} for name, spec in sorted(specs.items())
     ]
     try:
-        return str(yaml.safe_dump_all(bodies, sort_keys=False, allow_unicode=True))
+        text = str(yaml.safe_dump_all(bodies, sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
         raise ValueError(f"an entry is no manifest: {str(error)[:300]}") from None
+    return f"{text}{END}{len(bodies)}\n"
 
 
 class FlavorPlace:
@@ -224,8 +254,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("catalogue", help="move the catalogue, or compare two of them")
     parser.add_argument("--kubeconfig", default=None, help="default: $KUBECONFIG")
     parser.add_argument("--uri-file", help=f"MongoDB's URI stands there; default: ${URI}")
-    parser.add_argument("--database", default="warmpool", help="MongoDB's")
-    parser.add_argument("--collection", default="catalogue", help="MongoDB's")
+    _add_setting(parser, "--database", DATABASE, "warmpool")
+    _add_setting(parser, "--collection", COLLECTION, "catalogue")
     deeds = parser.add_subparsers(dest="deed", required=True)
     export = deeds.add_parser("export", help="write all entries as manifests")
     export.add_argument("place", choices=(VMFLAVORS, MONGODB))
@@ -241,6 +271,12 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_setting(parser: Any, flag: str, variable: str, default: str) -> None:
+    """The operator's own variable counts here, too: both mean the same catalogue."""
+    found = os.environ.get(variable) or default
+    parser.add_argument(flag, default=found, help=f"MongoDB's; default: ${variable} or {default}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     try:
@@ -254,15 +290,29 @@ async def _run(args: argparse.Namespace) -> int:
     match args.deed:
         case "export":
             async with _store(args, args.place) as place:
-                _write(args.output, manifests(await place.read()))
+                _export(args, await place.read())
             return SAME
         case "import":
+            file = FilePlace(args.file)
+            wanted = await (file.read_whole() if args.prune else file.read())
             async with _store(args, args.place) as place:
-                return await bring(place, await FilePlace(args.file).read(), args)
+                return await bring(place, wanted, args)
         case _:
             found = changes(await _read(args, args.before), await _read(args, args.after))
             _show(found)
             return DIFFERENT if found else SAME
+
+
+def _export(args: argparse.Namespace, specs: Specs) -> None:
+    """Write a file.
+
+    Raises:
+        ValueError: there is nothing to write: an older file stays as it is.
+    """
+    if not specs:
+        raise ValueError(f"{args.place} has no entry: nothing was written")
+    _write(args.output, manifests(specs))
+    _note(f"entries: {len(specs)}")
 
 
 async def bring(place: Place, wanted: Specs, args: argparse.Namespace) -> int:
@@ -296,6 +346,7 @@ async def _read(args: argparse.Namespace, where: str) -> Specs:
 @asynccontextmanager
 async def _store(args: argparse.Namespace, where: str) -> AsyncIterator[Place]:
     if where == MONGODB:
+        _note(f"MongoDB: database {args.database!r}, collection {args.collection!r}")
         shelf = MongoShelf(open_client(_uri(args)), args.database, args.collection)
         try:
             if args.deed == "import" and not args.dry_run:
@@ -322,12 +373,30 @@ def _text(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
+    """A file is there whole or not at all."""
+    target = Path(path)
     if path == "-":
         sys.stdout.write(text)
+    elif target.exists() and not target.is_file():
+        target.write_text(text, "utf-8")  # a pipe
     else:
-        Path(path).write_text(text, "utf-8")
+        _replace(target.resolve(), text)
+
+
+def _replace(target: Path, text: str) -> None:
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _show(found: Changes) -> None:
     for line in found.told():
         print(line)
+
+
+def _note(text: str) -> None:
+    """Beside what may be piped on."""
+    print(f"warmpool catalogue: {text}", file=sys.stderr)
