@@ -14,6 +14,7 @@ from warmpool.sim.world import Server
 pytestmark = pytest.mark.looptime
 
 CREATE = "^/compute/v2.1/servers$"
+FLAVORS = "GET /compute/v2.1/flavors"
 CAPACITY, READY, RESOLVED = "CapacityAvailable", "Ready", "DependenciesResolved"
 
 
@@ -199,6 +200,22 @@ async def test_an_image_that_is_missing_is_named_and_looked_for_again() -> None:
         assert lab.posts() == 0
         await lab.change(pool, template=template | {"image": "debian-13"})
         assert await lab.until(lambda: lab.is_even(pool, 1)) < 15
+
+
+async def test_an_image_that_is_missing_is_looked_for_at_its_pace_however_busy_the_pool() -> None:
+    """Each pass over the pool looked everything up again: some twenty times a second."""
+    async with Lab() as lab:
+        pool = lab.pool(replicas=2)
+        await lab.until(lambda: lab.is_even(pool, 2))
+        await lab.change(pool, template={"flavor": "m1.micro", "image": "debian-99"})
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == ("False", "ImageNotFound"))
+        before = lab.nova.traffic.calls[FLAVORS]
+        for number in range(600):
+            for vm, _ in lab.vms():
+                label = {"op": "add", "path": "/metadata/labels/news", "value": str(number)}
+                await lab.cluster.patch(Kind.WARM_VM, vm, [label])
+            await asyncio.sleep(0.1)
+        assert 4 <= lab.nova.traffic.calls[FLAVORS] - before <= 8
 
 
 async def test_max_size_counts_claimed_vms() -> None:

@@ -53,6 +53,7 @@ class Recipe:
         self._note = note
         self._clock = clock
         self._generation = -1
+        """Of the pool when its names were last looked up, whatever came of that."""
         self._session: CloudSession | None = None
         """The one that the template was resolved with."""
         self._found: Found | None = None
@@ -146,6 +147,7 @@ class Recipe:
 
     async def _resolve(self, pool: Pool, session: CloudSession, found: Found | None) -> None:
         now, zones = self._clock.now(), tuple(pool.spec.availability_zones)
+        self._generation = pool.generation
         try:
             entry, who = await self._permitted(found, session)
             entry = self._holding(pool, entry)
@@ -165,8 +167,7 @@ class Recipe:
         else:
             self._take(pool, spec, found, who)
             self._tell(pool, session, who)
-            self.problem, self._generation = None, pool.generation
-            self.due = now + RESOLVE_EVERY
+            self.problem, self.due = None, now + RESOLVE_EVERY
             return
         if withdrawn(self.problem.reason, found):
             self.resolved, self.withdrawn = None, True
