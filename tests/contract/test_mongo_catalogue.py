@@ -236,6 +236,29 @@ async def test_trouble_in_other_words_wakes_nobody(
     assert told == ["g2", "g2"]
 
 
+async def test_a_collection_without_entries_is_not_believed(
+    client: Client, collection: str, shelf: MongoShelf, catalogue: MongoCatalogue
+) -> None:
+    """A wrong name, or a restore between drop and fill, are not the end of every entry."""
+    empty = f"MongoDB: the collection {DATABASE}.{collection} is empty: is it the right one?"
+    await catalogue.poll()
+    assert isinstance(catalogue.find("g2").entry, NoEntry)
+    assert reason(catalogue) == (Reason.CATALOGUE_UNAVAILABLE, empty)
+    for name in ("g2", "g3"):
+        await shelf.put(name, SPEC)
+    await catalogue.poll()
+    assert catalogue.find("g2").stale is None
+    await client[DATABASE].drop_collection(collection)
+    await catalogue.poll()
+    for name in ("g2", "g3"):
+        assert isinstance(catalogue.find(name).entry, Entry)
+        assert reason(catalogue, name) == (Reason.CATALOGUE_UNAVAILABLE, empty)
+    await shelf.put("g3", SPEC)
+    await catalogue.poll()
+    assert reason(catalogue)[0] is Reason.ENTRY_NOT_FOUND
+    assert catalogue.find("g3").stale is None
+
+
 async def test_two_documents_of_a_name_are_malformed_until_one_is_gone(
     client: Client, collection: str, catalogue: MongoCatalogue
 ) -> None:

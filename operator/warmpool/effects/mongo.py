@@ -114,6 +114,7 @@ class MongoShelf:
 
     def __init__(self, client: Client, database: str, collection: str) -> None:
         self._client = client
+        self.where = f"{database}.{collection}"
         self._documents = client[database][collection]
         self._raw = self._documents.with_options(codec_options=LENIENT)
 
@@ -274,12 +275,20 @@ class MongoCatalogue:
         try:
             async with asyncio.timeout(POLL_WITHIN):
                 stamps = await self._shelf.stamps()
+                self._hold_against_none(stamps)
                 changed = {n for n, stamp in stamps.items() if known.get(n) != stamp}
                 documents = await self._shelf.read(changed) if changed else {}
         except TimeoutError:
             raise CatalogueUnavailable("MongoDB: it does not answer in time") from None
         self._polls += 1
         return stamps, documents
+
+    def _hold_against_none(self, stamps: Mapping[str, tuple[Stamp, ...]]) -> None:
+        """A wrong name, one that was not filled yet, a restore: all but a catalogue of nothing."""
+        if not stamps:
+            raise CatalogueUnavailable(
+                f"MongoDB: the collection {self._shelf.where} is empty: is it the right one?"
+            )
 
     def _follow(
         self, stamps: Mapping[str, tuple[Stamp, ...]], documents: Mapping[str, Document]
