@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -494,3 +494,52 @@ def test_an_export_of_nothing_is_an_error_and_leaves_the_older_file(
     assert moved(mongodb_uri, *where, "export", "mongodb", "-o", str(file)) == 2
     assert "mongodb has no entry: nothing was written" in capsys.readouterr().err
     assert file.read_text() == manifests({"g2": SPEC})
+
+
+Told = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def told(collection: str, mongodb_uri: str, capsys: pytest.CaptureFixture[str]) -> Told:
+    """What `warmpool catalogue` prints, beside a loop that runs."""
+
+    async def run(*args: str) -> str:
+        await asyncio.to_thread(moved, mongodb_uri, "--collection", collection, *args)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({"spec": SPEC}, id="no-version"),
+        pytest.param({"version": "2", "spec": SPEC}, id="version-type"),
+        pytest.param({"version": 2, "spec": {**SPEC, "project": []}}, id="typo"),
+        pytest.param({"version": 2}, id="no-spec"),
+    ],
+)
+async def test_a_document_that_the_operator_refuses_differs_and_is_mended_by_an_import(
+    client: Client, shelf: MongoShelf, told: Told, tmp_path: Path, document: dict[str, Any]
+) -> None:
+    catalogue = MongoCatalogue(shelf, checked)
+    wanted = tmp_path / "wanted.yaml"
+    wanted.write_text(manifests({"g2": SPEC}))
+    database, collection = shelf.where.split(".")
+    await client[database][collection].insert_one({"name": "g2", **document})
+    assert await told("diff", "mongodb", str(wanted)) == "~ g2\n"
+    assert await told("import", "mongodb", str(wanted)) == "~ g2\n"
+    assert await told("diff", "mongodb", str(wanted)) == ""
+    await catalogue.poll()
+    assert isinstance(catalogue.find("g2").entry, Entry)
+    assert catalogue.find("g2").stale is None
+
+
+async def test_an_entry_is_written_whole_with_another_version(
+    client: Client, collection: str, shelf: MongoShelf
+) -> None:
+    """What it said before is not merged in, and no value is taken for an expression."""
+    await shelf.put("g2", {**SPEC, "metadata": {"tier": "gold"}})
+    await shelf.put("g2", {**SPEC, "metadata": {"who": "$name"}})
+    found = await client[DATABASE][collection].find_one({"name": "g2"}, {"_id": 0})
+    assert found == {"name": "g2", "version": 2, "spec": {**SPEC, "metadata": {"who": "$name"}}}

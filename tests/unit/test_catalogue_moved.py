@@ -12,6 +12,7 @@ from doubles.cluster import FakeCluster
 from warmpool.api.names import Kind
 from warmpool.cli import catalogue, main
 from warmpool.cli.catalogue import Changes, FilePlace, FlavorPlace, bring, changes, manifests
+from warmpool.domain.errors import CatalogueUnavailable
 
 SPEC: dict[str, Any] = {"flavor": "m1.large", "image": {"name": "debian-13"}}
 NEWEST: dict[str, Any] = {"newest": {"tags": ["a", "b"], "properties": {}}}
@@ -128,12 +129,55 @@ async def test_an_import_writes_what_differs_and_deletes_only_when_told(
     assert await flavors.read() == huge
 
 
-async def test_an_import_with_an_entry_that_breaks_the_schema_writes_nothing(
-    flavors: FlavorPlace,
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"b": {**SPEC, "project": []}}, "'b': spec.project: "),
+        ({"B": SPEC}, "'B': metadata.name: "),
+        ({"b..c": SPEC}, "'b..c': metadata.name: "),
+        ({"b" * 254: SPEC}, "metadata.name: "),
+        ({"b": {**SPEC, "image": {"newest": {"tags": ["t", "t"]}}}}, "spec.image.newest.tags: a "),
+        (
+            {
+                "b": {
+                    **SPEC,
+                    "projects": [{"projectID": "p"}, {"projectID": "q", "roles": ["r"] * 2}],
+                }
+            },
+            "spec.projects.1.roles: a value stands twice",
+        ),
+    ],
+)
+def test_an_entry_that_some_store_refuses_is_told_before_a_store_is_opened(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bad: dict[str, Any],
+    says: str,
 ) -> None:
-    with pytest.raises(ValueError, match=r"'b': spec\.project: .*nothing was written"):
-        await bring(flavors, {"a": SPEC, "b": {**SPEC, "project": []}}, asked())
-    assert await flavors.read() == {}
+    monkeypatch.delenv("WARMPOOL_MONGODB_URI", raising=False)
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(manifests({"a": SPEC, **bad}))
+    assert main(["catalogue", "import", "mongodb", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "nothing was written" in err
+
+
+async def test_what_was_done_before_an_error_is_told(
+    flavors: FlavorPlace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put = flavors.put
+
+    async def fails_at_b(name: str, spec: Any) -> None:
+        if name == "b":
+            raise CatalogueUnavailable("gone")
+        await put(name, spec)
+
+    monkeypatch.setattr(flavors, "put", fails_at_b)
+    with pytest.raises(CatalogueUnavailable):
+        await bring(flavors, {"a": SPEC, "b": SPEC, "c": SPEC}, asked())
+    assert capsys.readouterr().out == "+ a\n"
 
 
 async def test_an_import_leaves_the_status_alone() -> None:

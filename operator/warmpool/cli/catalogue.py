@@ -7,6 +7,7 @@ A file is what `kubectl get vmflavors -o yaml` and `kubectl apply` understand. P
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from warmpool.domain.catalogue import Entry
 from warmpool.domain.errors import CatalogueError, ClusterError, NotFound
 from warmpool.domain.ids import Ref
 from warmpool.effects.kube import Credentials, KubeCluster
-from warmpool.effects.mongo import MongoShelf, open_client
+from warmpool.effects.mongo import MongoShelf, judged, open_client
 from warmpool.planning.catalogue import checked
 from warmpool.ports.cluster import Cluster
 
@@ -38,11 +39,22 @@ URI: Final = "WARMPOOL_MONGODB_URI"
 DATABASE: Final = "WARMPOOL_MONGODB_DATABASE"
 COLLECTION: Final = "WARMPOOL_MONGODB_COLLECTION"
 
+NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+MAX_NAME: Final = 253
+"""What Kubernetes takes for an object's name."""
+
 END: Final = "# entries: "
 """Last line of a file, with their count: one that was cut off does not have it."""
 
 Specs = dict[str, Any]
-"""Name of each entry to its spec."""
+"""Name of each entry to its spec, or to what stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A document that the operator does not take: the same as no entry, whatever its spec says."""
+
+    spec: Any
 
 
 class Place(Protocol):
@@ -90,6 +102,8 @@ def changes(before: Specs, after: Specs) -> Changes:
 
 def _meaning(name: str, spec: Any) -> Any:
     """An entry, or what stands there if it is none."""
+    if isinstance(spec, Refused):
+        return spec
     found = entry(name, spec)
     return found if isinstance(found, Entry) else spec
 
@@ -176,9 +190,8 @@ def manifests(specs: Specs) -> str:
         ValueError: a document of MongoDB's holds what no manifest can.
     """
     head = {"apiVersion": API_VERSION, "kind": Kind.VM_FLAVOR.value}
-    bodies = [
-        {**head, "metadata": {"name": name}, "spec": spec} for name, spec in sorted(specs.items())
-    ]
+    plain = ((n, s.spec if isinstance(s, Refused) else s) for n, s in sorted(specs.items()))
+    bodies = [{**head, "metadata": {"name": name}, "spec": spec} for name, spec in plain]
     try:
         text = str(yaml.safe_dump_all(bodies, sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
@@ -225,7 +238,7 @@ class MongoPlace:
         self._shelf = shelf
 
     async def read(self) -> Specs:
-        """All entries.
+        """All entries; what the operator refuses is told.
 
         Raises:
             ValueError: documents that cannot be read, or two of a name.
@@ -239,7 +252,10 @@ class MongoPlace:
         for name, document in (await self._shelf.read(stamps)).items():
             if isinstance(document, str):
                 raise ValueError(f"MongoDB: document {name!r}: {document}")  # noqa: TRY004 - not our caller's fault
-            found[name] = document.get("spec")
+            spec, said = document.get("spec"), judged(name, document, 1, checked)
+            if isinstance(said, str):
+                _note(f"MongoDB: document {name!r}: the operator refuses it: {said}")
+            found[name] = Refused(spec) if isinstance(said, str) else spec
         return found
 
     async def put(self, name: str, spec: Mapping[str, Any]) -> None:
@@ -294,7 +310,7 @@ async def _run(args: argparse.Namespace) -> int:
             return SAME
         case "import":
             file = FilePlace(args.file)
-            wanted = await (file.read_whole() if args.prune else file.read())
+            wanted = sound(await (file.read_whole() if args.prune else file.read()))
             async with _store(args, args.place) as place:
                 return await bring(place, wanted, args)
         case _:
@@ -315,25 +331,56 @@ def _export(args: argparse.Namespace, specs: Specs) -> None:
     _note(f"entries: {len(specs)}")
 
 
+def sound(wanted: Specs) -> Specs:
+    """Entries that every store takes.
+
+    Raises:
+        ValueError: one breaks the schema: it is too early for anything to have been written.
+    """
+    for name, spec in sorted(wanted.items()):
+        if wrong := _flaw(name, spec):
+            raise ValueError(f"entry {name!r}: {wrong}; nothing was written")
+    return wanted
+
+
+def _flaw(name: str, spec: Any) -> str:
+    found = entry(name, spec)
+    if isinstance(found, str):
+        return found
+    if len(name) > MAX_NAME or re.fullmatch(NAME, name) is None:
+        return "metadata.name: Kubernetes takes a-z, 0-9, - and . only, and pools name no other"
+    return _twice(VMFlavorSpec.model_validate(spec))
+
+
+def _twice(spec: VMFlavorSpec) -> str:
+    """What stands twice in a list that Kubernetes takes for a set."""
+    tags = spec.image.newest.tags if spec.image.newest else []
+    sets = [("image.newest.tags", tags)]
+    sets += [(f"projects.{n}.roles", one.roles) for n, one in enumerate(spec.projects)]
+    return next((f"spec.{at}: a value stands twice" for at, of in sets if len({*of}) < len(of)), "")
+
+
 async def bring(place: Place, wanted: Specs, args: argparse.Namespace) -> int:
     """Make the store hold what is wanted; what differs is written, and nothing else.
 
-    Raises:
-        ValueError: an entry breaks the schema: nothing was written then.
+    Each line is told when it is done: what was told before an error has happened.
     """
-    for name, spec in sorted(wanted.items()):
-        if isinstance(wrong := entry(name, spec), str):
-            raise ValueError(f"entry {name!r}: {wrong}; nothing was written")  # noqa: TRY004 - not a type
     found = changes(await place.read(), wanted)
     if not args.prune:
         found = Changes(found.added, found.changed, ())
-    if not args.dry_run:
-        for name in (*found.added, *found.changed):
-            await place.put(name, wanted[name])
-        for name in found.removed:
-            await place.remove(name)
-    _show(found)
+    for line in found.told():
+        if not args.dry_run:
+            await _do(place, line, wanted)
+        print(line, flush=True)
     return SAME
+
+
+async def _do(place: Place, line: str, wanted: Specs) -> None:
+    mark, _, name = line.partition(" ")
+    if mark == "-":
+        await place.remove(name)
+    else:
+        await place.put(name, wanted[name])
 
 
 async def _read(args: argparse.Namespace, where: str) -> Specs:

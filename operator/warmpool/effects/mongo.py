@@ -156,6 +156,8 @@ class MongoShelf:
 
     async def put(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write an entry, whether it is there or not."""
+        uncounted = {"name": name, "version": {"$not": {"$type": "number"}}}
+        await _asked(self._documents.update_one(uncounted, {"$unset": {"version": ""}}))
         change = {"$set": {"spec": dict(spec)}, "$inc": {"version": 1}}
         await _asked(self._documents.update_one({"name": name}, change, upsert=True))
 
@@ -191,6 +193,25 @@ def _decoded(raw: RawBSONDocument) -> Document:
         return bson.decode(raw.raw, STRICT)
     except BSONError:
         return "it is no good BSON"
+
+
+def judged(name: str, document: Document, count: int, read_spec: ReadSpec) -> Entry | str:
+    """The entry of a document, one of so many of its name, or why the operator refuses it."""
+    if isinstance(document, str):
+        return document
+    if count > 1:
+        return f"there are {count} of this name: delete all but one"
+    version = document.get("version")
+    if not isinstance(version, int | float) or isinstance(version, bool):
+        return "version: it must be a number, another one with each change"
+    try:
+        spec = VMFlavorSpec.model_validate(document["spec"], extra="forbid")
+    except KeyError:
+        return "spec: it is missing"
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        return f"{'.'.join(('spec', *map(str, first['loc'])))}: {first['msg']}"[:400]
+    return read_spec(name, spec)
 
 
 async def _asked(call: Awaitable[T]) -> T:
@@ -314,7 +335,7 @@ class MongoCatalogue:
         if len(stamps) == 1 and not isinstance(document, str):
             stamps = (_stamp(document),)  # a secondary may have given what is older than listed
         self._stamps[name] = stamps
-        checked = self._checked(name, document, len(stamps))
+        checked = judged(name, document, len(stamps), self._read_spec)
         if isinstance(checked, Entry):
             self._entries[name] = checked
             self._malformed.pop(name, None)
@@ -324,23 +345,6 @@ class MongoCatalogue:
         if after != before and not isinstance(checked, Entry):
             log.warning("%s", self._malformed[name])
         return after != before
-
-    def _checked(self, name: str, document: Document, count: int) -> Entry | str:
-        if isinstance(document, str):
-            return document
-        if count > 1:
-            return f"there are {count} of this name: delete all but one"
-        version = document.get("version")
-        if not isinstance(version, int | float) or isinstance(version, bool):
-            return "version: it must be a number, another one with each change"
-        try:
-            spec = VMFlavorSpec.model_validate(document["spec"], extra="forbid")
-        except KeyError:
-            return "spec: it is missing"
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            return f"{'.'.join(('spec', *map(str, first['loc'])))}: {first['msg']}"[:400]
-        return self._read_spec(name, spec)
 
     def _say(self, trouble: str) -> None:
         before, self._trouble = self._trouble, trouble
