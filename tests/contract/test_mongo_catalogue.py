@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from warmpool.api.names import Reason
 from warmpool.cli import main
 from warmpool.cli.catalogue import manifests
-from warmpool.domain.catalogue import Entry, NoEntry
+from warmpool.domain.catalogue import Entry, Found, NoEntry
 from warmpool.domain.errors import CatalogueConfigInvalid, CatalogueUnavailable
 from warmpool.effects import mongo
 from warmpool.effects.mongo import Client, MongoCatalogue, MongoShelf, open_client
@@ -253,9 +253,12 @@ async def test_a_collection_without_entries_is_not_believed(
     for name in ("g2", "g3"):
         assert isinstance(catalogue.find(name).entry, Entry)
         assert reason(catalogue, name) == (Reason.CATALOGUE_UNAVAILABLE, empty)
+    heard: dict[str, Found] = {}
+    catalogue.listen(lambda name: heard.update({name: catalogue.find(name)}))
     await shelf.put("g3", SPEC)
     await catalogue.poll()
-    assert reason(catalogue)[0] is Reason.ENTRY_NOT_FOUND
+    assert isinstance(gone := heard["g2"].entry, NoEntry)  # whoever is told finds it so
+    assert gone.reason is Reason.ENTRY_NOT_FOUND
     assert catalogue.find("g3").stale is None
 
 
@@ -318,6 +321,63 @@ async def test_only_what_has_another_version_is_read_but_now_and_then_all_of_it(
     found = catalogue.find("g2").entry
     assert isinstance(found, Entry)
     assert found.flavor == "by-hand"
+
+
+async def test_what_was_read_before_something_fails_counts(
+    client: Client,
+    collection: str,
+    shelf: MongoShelf,
+    catalogue: MongoCatalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mongo, "BATCH", 2)
+    asked: list[list[str]] = []
+    told: list[str] = []
+    read = shelf.read
+
+    async def fails_once(names: Any) -> Any:
+        asked.append(sorted(names))
+        if len(asked) == 2:
+            raise CatalogueUnavailable("MongoDB: gone")
+        return await read(names)
+
+    monkeypatch.setattr(shelf, "read", fails_once)
+    documents = [{"name": f"e{n}", "version": 1, "spec": SPEC} for n in range(3)]
+    await client[DATABASE][collection].insert_many(documents)
+    catalogue.listen(told.append)
+    await catalogue.poll()
+    assert isinstance(catalogue.find("e0").entry, Entry)
+    assert reason(catalogue, "e2") == (Reason.CATALOGUE_UNAVAILABLE, "MongoDB: gone")
+    assert {"e0", "e1"} == set(told)
+    await catalogue.poll()
+    assert isinstance(catalogue.find("e2").entry, Entry)
+    assert asked == [["e0", "e1"], ["e2"], ["e0", "e1"], ["e2"]]
+
+
+async def test_others_have_their_turn_while_many_documents_are_taken_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shelf = MongoShelf(cast(Any, Wire()), "", "")
+    catalogue = MongoCatalogue(shelf, checked)
+    documents = {f"e{n}": {"_id": n, "version": 1, "spec": SPEC} for n in range(50)}
+    seen: list[int] = []
+
+    async def stamps() -> Any:
+        return {name: ((name, "1"),) for name in documents}
+
+    async def read(names: Any) -> Any:
+        return {name: documents[name] for name in names}
+
+    async def looks_on() -> None:
+        while len(seen) < len(documents):
+            found = (catalogue.find(name).entry for name in documents)
+            seen.append(sum(isinstance(entry, Entry) for entry in found))
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(shelf, "stamps", stamps)
+    monkeypatch.setattr(shelf, "read", read)
+    await asyncio.gather(catalogue.poll(), looks_on())
+    assert seen == list(range(1, 51))
 
 
 async def test_an_entry_that_was_deleted_and_written_anew_between_two_looks_is_read(

@@ -53,7 +53,10 @@ MAX_ENTRIES: Final = 10_000
 """Documents that a catalogue has at most."""
 
 MAX_DOCUMENT: Final = 1 << 16
-"""Bytes of a document: five times what the largest good one takes."""
+"""Bytes of a document. What takes three quarters of it has all but projects at its longest."""
+
+BATCH: Final = 100
+"""Documents that are asked for at once."""
 
 Client = AsyncMongoClient[dict[str, Any]]
 Stamp = tuple[str, str]
@@ -142,8 +145,8 @@ class MongoShelf:
         """Documents by their names; of what cannot be read, why."""
         wanted = sorted(names)
         found: dict[str, Document] = {}
-        for first in range(0, len(wanted), 100):
-            found |= await _asked(self._some(wanted[first : first + 100]))
+        for first in range(0, len(wanted), BATCH):
+            found |= await _asked(self._some(wanted[first : first + BATCH]))
         return found
 
     async def _some(self, names: list[str]) -> dict[str, Document]:
@@ -279,30 +282,39 @@ class MongoCatalogue:
                 await self._shelf.close()
 
     async def poll(self) -> None:
-        """Look once at what has changed."""
+        """Look once at what has changed. What was read before something fails counts."""
         try:
-            told = self._follow(*await self._look())
+            async with asyncio.timeout(POLL_WITHIN):
+                gone = await self._look()
+        except TimeoutError:
+            self._say("MongoDB: it does not answer in time")
         except CatalogueUnavailable as error:
             self._say(str(error))
         except Exception as error:  # noqa: BLE001 - no document may end the replica that reads it
             self._say(f"MongoDB: {type(error).__name__}")  # not its text, which may hold secrets
         else:
+            for name in gone:
+                self._forget(name)
             self._say("")
-            self._tell(told)
+            self._tell(gone)
 
-    async def _look(self) -> tuple[dict[str, tuple[Stamp, ...]], dict[str, Document]]:
-        """All stamps, and the documents whose stamp has changed."""
+    async def _look(self) -> set[str]:
+        """Read the documents whose stamp has changed; the names that have gone."""
         known = self._stamps if self._polls % WHOLE_EVERY else {}
-        try:
-            async with asyncio.timeout(POLL_WITHIN):
-                stamps = await self._shelf.stamps()
-                self._hold_against_none(stamps)
-                changed = {n for n, stamp in stamps.items() if known.get(n) != stamp}
-                documents = await self._shelf.read(changed) if changed else {}
-        except TimeoutError:
-            raise CatalogueUnavailable("MongoDB: it does not answer in time") from None
+        stamps = await self._shelf.stamps()
+        self._hold_against_none(stamps)
+        changed = sorted(n for n, stamp in stamps.items() if known.get(n) != stamp)
+        for first in range(0, len(changed), BATCH):
+            await self._take_some(changed[first : first + BATCH], stamps)
         self._polls += 1
-        return stamps, documents
+        return self._stamps.keys() - stamps.keys()
+
+    async def _take_some(self, names: list[str], stamps: Mapping[str, tuple[Stamp, ...]]) -> None:
+        """Others have their turn after each document, and no more than these are held at once."""
+        for name, document in (await self._shelf.read(names)).items():
+            if self._take(name, document, stamps[name]):
+                self._tell([name])
+            await asyncio.sleep(0)
 
     def _hold_against_none(self, stamps: Mapping[str, tuple[Stamp, ...]]) -> None:
         """A wrong name, one that was not filled yet, a restore: all but a catalogue of nothing."""
@@ -311,19 +323,11 @@ class MongoCatalogue:
                 f"MongoDB: the collection {self._shelf.where} is empty: is it the right one?"
             )
 
-    def _follow(
-        self, stamps: Mapping[str, tuple[Stamp, ...]], documents: Mapping[str, Document]
-    ) -> set[str]:
-        """Take over what has changed; the names that mean something else now."""
-        told = {name for name in self._stamps.keys() - stamps.keys() if self._forget(name)}
-        return told | {n for n, document in documents.items() if self._take(n, document, stamps[n])}
-
-    def _forget(self, name: str) -> bool:
+    def _forget(self, name: str) -> None:
         """An entry has gone."""
         del self._stamps[name]
         self._malformed.pop(name, None)
         self._entries.pop(name, None)
-        return True
 
     def _take(self, name: str, document: Document, stamps: tuple[Stamp, ...]) -> bool:
         """Read one document. A malformed one leaves the last good one in force.
