@@ -210,6 +210,7 @@ class Binder:
         for removal in self._ledger.removals:
             self._store.withhold(VmUid(removal.uid))
             tasks.create_task(self._removals.carry_out(removal))
+        tasks.create_task(self._removals.carry_out_all(), name="binder-remove")
         tasks.create_task(self._settle_all(), name="binder-settle")
         self.wake()
 
@@ -477,18 +478,52 @@ class Binder:
             while True:
                 entry, published = await self._unsettled.get()
                 await slots.acquire()
-                work = self._settle(entry, published, aside)
-                tasks.create_task(work).add_done_callback(lambda _: slots.release())
+                tasks.create_task(self._settle(entry, published, slots, aside))
 
-    async def _settle(self, entry: LedgerEntry, published: float, aside: asyncio.Semaphore) -> None:
+    async def _settle(
+        self,
+        entry: LedgerEntry,
+        published: float,
+        slots: asyncio.Semaphore,
+        aside: asyncio.Semaphore,
+    ) -> None:
+        """Settle an entry, in a slot of its own that it gives back.
+
+        What is left is tried again later, and has no slot until then: others wait for those.
+        """
+        try:
+            pause = await self._settle_vms(entry, published, aside)
+        finally:
+            slots.release()
+        if pause is None:
+            self._finished(entry)
+            return
+        await asyncio.sleep(pause)
+        self._unsettled.put_nowait((entry, published))
+
+    async def _settle_vms(
+        self, entry: LedgerEntry, published: float, aside: asyncio.Semaphore
+    ) -> float | None:
+        """Write an entry's claimRefs; seconds until the rest is to be tried again. None: no rest.
+
+        What one VM is refused for says nothing about the next; an API server that does not answer
+        is not asked on.
+        """
+        pause = None
         for vm in entry.vms:
             calm = await self._lull(published + SETTLE_WITHIN)
-            if calm or self._clock.monotonic() >= published + BEHIND:
-                await self._settle_vm(entry, vm)
-            else:
-                async with aside:
+            try:
+                if calm or self._clock.monotonic() >= published + BEHIND:
                     await self._settle_vm(entry, vm)
-        self._finished(entry)
+                else:
+                    async with aside:
+                        await self._settle_vm(entry, vm)
+            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
+                return pause_after(error)
+            except ClusterError as error:
+                log.error("VM %s/%s cannot be settled: %s", vm.namespace, vm.name, error)  # noqa: TRY400
+                pause = pause_after(error)
+        return pause
 
     async def _lull(self, latest: float) -> bool:
         """Whether no claim waits for its status now. A burst is waited for, until `latest`.
@@ -501,6 +536,11 @@ class Binder:
         return now >= self._burst_at + CALM and not self._publishing
 
     async def _settle_vm(self, entry: LedgerEntry, vm: LedgerVM) -> None:
+        """Write the claimRef of one VM.
+
+        Raises:
+            ClusterError: it could not be read or written.
+        """
         claim = ClaimRef(
             namespace=entry.claim.namespace,
             name=entry.claim.name,
@@ -519,11 +559,6 @@ class Binder:
                 return  # deleted by force, finalizer and all: lost like any VM lost later
             except TestFailed:
                 known = None
-            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
-                await asyncio.sleep(pause_after(error))
-            except ClusterError as error:
-                log.error("VM %s/%s cannot be settled: %s", vm.namespace, vm.name, error)  # noqa: TRY400
-                await asyncio.sleep(pause_after(error))
             else:
                 return
 
