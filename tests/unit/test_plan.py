@@ -275,6 +275,7 @@ def some_view(draw: st.DrawFn, number: int) -> VmView:
         leaving=claim is None and draw(st.booleans()) and draw(st.booleans()),
         not_before=draw(st.sampled_from([None, None, after(-1), after(9)])),
         checked=draw(st.sampled_from([None, Checked(NOW), Checked(after(-99), 5)])),
+        unread=draw(st.booleans()) and draw(st.booleans()),
     )
 
 
@@ -456,6 +457,13 @@ def test_a_plan_never_gives_up_what_is_claimed_settling_or_in_hand(facts: PoolFa
 
 @SOME
 @given(any_facts())
+def test_a_plan_leaves_alone_what_cannot_be_read(facts: PoolFacts) -> None:
+    unread = {view.vm.uid for view in facts.vms if view.unread}
+    assert not unread & {a.vm.uid for a in plan(facts).actions if not isinstance(a, CreateVm)}
+
+
+@SOME
+@given(any_facts())
 def test_a_plan_has_at_most_one_action_for_each_vm(facts: PoolFacts) -> None:
     uids = [a.vm.uid for a in plan(facts).actions if not isinstance(a, CreateVm)]
     assert len(uids) == len(set(uids))
@@ -502,7 +510,7 @@ def test_a_plan_lets_a_wait_end(facts: PoolFacts) -> None:
     """Whatever waits for a time of its own has the pool woken by then."""
     found = plan(facts)
     for view in facts.vms:
-        in_hand = view.busy or view.settling or view.leaving
+        in_hand = view.busy or view.settling or view.leaving or view.unread
         waits = view.not_before is not None and view.not_before > NOW and not in_hand
         if waits and not facts.pool.deleting:
             wake_at = found.alarms.get(view.vm.uid, found.wake_at)

@@ -84,6 +84,9 @@ class VmView:
     """Nova holds the host of its server for dead."""
     checked: Checked | None = None
     """How its checks went. None: it is none of those that are checked."""
+    unread: bool = False
+    """Its newest version cannot be read. Whatever was decided on an older one would be refused, so
+    it is left alone, and counts as what was read of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +228,7 @@ def marks(
     vm = view.vm
     yield ("vm",)
     yield ("retained",) if vm.retained else ("server",)
-    if vm.deleting:
-        yield ("deleting",)
-    if vm.keep_until is not None:
-        yield ("preserved",)
-    if vm.phase is Phase.FAILED:
-        yield ("failed",)
+    yield from _said_of(view)
     if vm.place.hypervisor and not counts_for_size(view):
         yield ("left at", vm.place.hypervisor)
     if view.taken and not vm.retained:
@@ -251,6 +249,17 @@ def marks(
             yield ("under way",)
             if place.rack:
                 yield ("rack", place.rack, "building")
+
+
+def _said_of(view: VmView) -> Iterator[Mark]:
+    vm = view.vm
+    states = {
+        "unread": view.unread,
+        "deleting": vm.deleting,
+        "preserved": vm.keep_until is not None,
+        "failed": vm.phase is Phase.FAILED,
+    }
+    yield from ((state,) for state, holds in states.items() if holds)
 
 
 def heading_for(view: VmView, sites: Mapping[str, Place]) -> Place:

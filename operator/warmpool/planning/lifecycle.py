@@ -81,7 +81,8 @@ class Rules:
 
 def next_step(view: VmView, rules: Rules) -> Step:
     """Decide the next step of one VM."""
-    if view.busy or view.settling or (view.leaving and not view.vm.deleting):
+    leaving = view.leaving and not view.vm.deleting
+    if view.busy or view.settling or view.unread or leaving:
         return WAIT
     if view.not_before is not None and view.not_before > rules.now:
         return Step(look_again=view.not_before, at_rest=view.vm.phase is Phase.TERMINATING)

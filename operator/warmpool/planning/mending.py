@@ -52,7 +52,8 @@ def _tried(mending: Mending, facts: PoolFacts, cost: int) -> Mending:
 def _at_rest(facts: PoolFacts) -> bool:
     known = facts.survey.done and not facts.survey.for_now
     ready = facts.cloud_ready and known and not facts.pool.deleting
-    return ready and not under_way(facts) and unclaimed(facts) == facts.target
+    still = not under_way(facts) and not facts.tally["unread",]
+    return ready and still and unclaimed(facts) == facts.target
 
 
 def better(facts: PoolFacts, layout: Layout) -> CreateVm | None:

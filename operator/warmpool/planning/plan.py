@@ -145,7 +145,8 @@ def _steps(facts: PoolFacts) -> Iterator[tuple[VmUid, Step]]:
     )
     no_builds, turns = replace(rules, may_build=False), Turns(facts)
     for view in facts.vms:
-        if pool.deleting and counts_for_size(view) and not view.busy and not view.settling:
+        left_alone = view.busy or view.settling or view.unread
+        if pool.deleting and counts_for_size(view) and not left_alone:
             yield view.vm.uid, Step(Discard(view.vm, Reason.DELETING))
             continue
         step = next_step(view, rules if _may_build(facts, view) else no_builds)

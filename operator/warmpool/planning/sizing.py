@@ -75,7 +75,8 @@ def is_bare(view: VmView) -> bool:
     """Nobody's, without a server as far as is known, and nobody asks for one at this moment."""
     vm = view.vm
     known = view.server is not None or vm.server is not None
-    return counts_for_size(view) and vm.phase in UNDER_WAY and not (known or view.busy)
+    hands_off = view.busy or view.unread
+    return counts_for_size(view) and vm.phase in UNDER_WAY and not (known or hands_off)
 
 
 def surge(facts: PoolFacts) -> int:
@@ -112,12 +113,12 @@ def surplus(facts: PoolFacts) -> list[Vm]:
 
     Those that fail their checks go first, then builds, the youngest first; then ready ones, as
     `scaleDown` says. One whose turn it is, and that an action of ours is under way on, has to wait
-    for that: no other goes in its stead.
+    for that: no other goes in its stead. In that of one that cannot be read another does.
     """
     number = excess(facts)
     if not number:
         return []
-    counted = [v.vm for v in facts.vms if counts_for_size(v)]
+    counted = [v.vm for v in facts.vms if counts_for_size(v) and not v.unread]
     sick = sorted((vm for vm in counted if is_sick(vm)), key=lambda vm: vm.ref)
     young = [vm for vm in counted if vm.phase in UNDER_WAY]
     building = sorted(young, key=lambda vm: (vm.created, vm.ref), reverse=True)

@@ -87,7 +87,7 @@ def turnover(facts: PoolFacts, in_hand: Container[VmUid]) -> list[Discard]:
     spec, rolling = facts.pool.spec, is_rolling(facts)
     at_once = spec.update_strategy.type is UpdateType.RECREATE
     going, slowly = [], []
-    for vm in (v.vm for v in facts.vms if counts_for_size(v) and not v.busy):
+    for vm in (v.vm for v in facts.vms if counts_for_size(v) and not (v.busy or v.unread)):
         old = rolling and vm.revision != facts.pool.revision
         if vm.uid in in_hand:
             continue

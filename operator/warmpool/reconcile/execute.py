@@ -392,8 +392,6 @@ class Executor:
             return
         try:
             await self._cluster.delete(Kind.WARM_VM, vm.ref, uid=vm.uid, version=vm.version)
-        except Conflict:
-            self._store.put_back(vm.uid)
         except BaseException:
             self._store.put_back(vm.uid)
             raise

@@ -1,6 +1,5 @@
 """How what was begun on VMs ended, and what a pool does about it."""
 
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -164,8 +163,11 @@ class Outcomes:
             self._setbacks.fault(failure.reason, str(failure))
         else:
             self._setbacks.failed(failure.reason, str(failure))
-        with contextlib.suppress(ClusterError):
+        try:
             await self._executor.fail(vm, failure, self._keep_until(vm, failure))
+        except ClusterError as error:
+            log.info("the failure of VM %s is not written down: %s", vm.ref, error)
+            self.again(vm, CLUSTER_RETRY, timedelta(seconds=10))
 
     def _keep_until(self, vm: Vm, failure: BuildFailed) -> datetime | None:
         """Until when a failed build is kept that has a server to look at."""

@@ -354,6 +354,7 @@ class PoolWorker:
             not_before=not_before,
             host_down=server is not None and session is not None and session.is_dead(server),
             checked=self._checks.of(vm),
+            unread=self._store.is_unread(vm.uid),
         )
 
     def _is_taken(self, vm: Vm, server: Server | None) -> bool:
@@ -488,4 +489,4 @@ def _goes_last(action: Action) -> bool:
 def _is_moving(view: VmView) -> bool:
     """A change of its server is expected soon: it is being built."""
     vm = view.vm
-    return not (vm.phase is Phase.READY or is_sick(vm) or view.taken)
+    return not (vm.phase is Phase.READY or is_sick(vm) or view.taken or view.unread)
