@@ -113,6 +113,18 @@ async def test_claims_metadata_waits_for_credentials_that_are_taken() -> None:
             await lab.until(lambda claim=claim: is_annotated(lab, claim), within=60)
 
 
+async def test_credentials_that_never_were_any_are_the_secret_s_fault() -> None:
+    """Their first look-up is refused before any listing is."""
+    async with Lab() as lab:
+        lab.credentials(lab="one")
+        lab.revoked.add("one")
+        pool = lab.pool(replicas=1)
+        await lab.until(lambda: lab.condition(pool, RESOLVED) == REFUSED)
+        told = message(lab, pool, RESOLVED)
+        assert told.startswith("spec.cloudRef.")
+        assert "correct the credentials in clouds.yaml" in told
+
+
 async def test_a_look_up_that_is_forbidden_stops_builds_and_nothing_else() -> None:
     """It froze the pool, as though the cloud took the credentials for nothing: none ever went."""
     async with Lab() as lab:

@@ -6,6 +6,7 @@ import pytest
 from warmpool.api.names import Reason
 from warmpool.domain.errors import (
     AimForbidden,
+    CallForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -33,9 +34,9 @@ def refused(effect: Effect, status: int, text: str = "so it is") -> CloudError:
     [
         (READ, 401, "", CredentialsRefused),
         (BUILD, 401, "", CredentialsRefused),
-        (READ, 403, POLICY.format("servers:detail"), CredentialsRefused),
-        (BUILD, 403, POLICY.format("servers:create"), CredentialsRefused),
-        (CHANGE, 403, POLICY.format("servers:delete"), CredentialsRefused),
+        (READ, 403, POLICY.format("servers:detail"), CallForbidden),
+        (BUILD, 403, POLICY.format("servers:create"), CallForbidden),
+        (CHANGE, 403, POLICY.format("servers:delete"), CallForbidden),
         (BUILD, 403, POLICY.format("servers:create:forced_host"), AimForbidden),
         (
             BUILD,

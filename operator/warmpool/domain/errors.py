@@ -95,6 +95,10 @@ class CredentialsRefused(CloudError):
     reason = Reason.CREDENTIALS_REFUSED
 
 
+class CallForbidden(CredentialsRefused):
+    """Nova refuses one call to these credentials: their role may not make it. Others may go on."""
+
+
 class CloudConfigInvalid(CloudError):
     """clouds.yaml cannot be used (SECRET_INVALID), or does not name the cloud (CLOUD_NOT_FOUND).
 

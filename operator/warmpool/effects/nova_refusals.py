@@ -10,6 +10,7 @@ from warmpool.api.names import Reason
 from warmpool.domain.cloud import FaultClass
 from warmpool.domain.errors import (
     AimForbidden,
+    CallForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -92,11 +93,13 @@ def _not_allowed(effect: Effect, status: int, text: str) -> type[CloudError] | N
 
     Only the former is the credentials' fault as a whole. Too much metadata is a 403 too.
     """
-    if status == UNAUTHORIZED or (status == FORBIDDEN and effect is Effect.NONE):
+    if status == UNAUTHORIZED:
         return CredentialsRefused
+    if status == FORBIDDEN and effect is Effect.NONE:
+        return CallForbidden
     policy = _POLICY.search(text) if status == FORBIDDEN else None
     if policy is None:
         return None
     if _AIM.fullmatch(policy[1]):
         return AimForbidden
-    return CredentialsRefused if _WHOLE_CALL.fullmatch(policy[1]) else None
+    return CallForbidden if _WHOLE_CALL.fullmatch(policy[1]) else None

@@ -11,9 +11,9 @@ from warmpool.api.v1alpha1.pool import ResolvedTemplate
 from warmpool.domain.catalogue import Entry, Found, ImageQuery, NoEntry, Resolution
 from warmpool.domain.cloud import BuildSpec, Identity
 from warmpool.domain.errors import (
+    CallForbidden,
     CloudError,
     CloudUnavailable,
-    CredentialsRefused,
     DependencyMissing,
     NotFound,
 )
@@ -159,9 +159,8 @@ class Recipe:
             self.problem = Problem(Reason.SECRET_NOT_FOUND, str(error), field)
         except DependencyMissing as error:
             self.problem = Problem(error.reason, str(error), error.field)
-        except CredentialsRefused as error:
+        except CallForbidden as error:
             self.problem = _not_allowed(error)
-            session.kick()  # if they are of no use at all, its listing finds out
         except CloudError as error:
             self.problem = problem_of(error)
         else:
@@ -265,7 +264,7 @@ def _entry(found: Found | None) -> Entry | NoEntry | None:
     return found.entry if found is not None else None
 
 
-def _not_allowed(error: CredentialsRefused) -> Problem:
+def _not_allowed(error: CallForbidden) -> Problem:
     """A look-up that was refused: builds wait for it, and nothing else that the role may do."""
     remedy = "have the role that the credentials carry look this up, or correct them"
     return Problem(error.reason, f"{error}: {remedy}; until then nothing is built", "spec.template")

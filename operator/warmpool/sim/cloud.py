@@ -37,6 +37,7 @@ from warmpool.domain.cloud import (
 )
 from warmpool.domain.errors import (
     AimForbidden,
+    CallForbidden,
     CapacityRefused,
     CloudError,
     CloudUnavailable,
@@ -560,7 +561,7 @@ def translate(refused: Refused, what: str, *, builds: bool, changes: bool) -> Cl
     if code >= 500:  # noqa: PLR2004 - HTTP
         return OutcomeUnknown(said) if changes else CloudUnavailable(said)
     if code == 401 or (code == 403 and not changes):  # noqa: PLR2004 - HTTP
-        return CredentialsRefused(said)
+        return CredentialsRefused(said) if code == 401 else CallForbidden(said)  # noqa: PLR2004
     if builds and "requested_destination" in refused.message:
         return AimForbidden(said)
     if builds and (full := _full(refused.message, said)):
