@@ -218,6 +218,37 @@ def test_what_is_released_is_taken_at_once() -> None:
     told(tale)
 
 
+@pytest.mark.parametrize("tenth", range(24))
+def test_a_renewal_on_its_way_does_not_keep_a_lease_from_being_released(tenth: int) -> None:
+    """It arrived before the release, which was for an older Lease then: all waited for its end."""
+
+    async def tale(election: Election) -> None:
+        leader = await election.wins(within=1)
+        await asyncio.sleep(RETRY)
+        leader.line.takes = 0.4
+        await asyncio.sleep(tenth / 10)
+        await leader.stop()
+        assert await election.wins(within=0.2, other_than=leader)
+
+    told(tale)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["nothing arrives", "the answer is lost"])
+def test_a_release_that_fails_is_tried_again(lost: bool) -> None:
+    async def tale(election: Election) -> None:
+        leader = await election.wins(within=1)
+        await asyncio.sleep(RETRY)
+        leader.line.answers_get_lost = lost
+        leader.line.error = None if lost else ClusterUnavailable("the connection was cut")
+        stopping = asyncio.ensure_future(leader.stop())
+        await asyncio.sleep(0.3)
+        leader.line.error = None
+        await stopping
+        assert await election.wins(within=0.2, other_than=leader)
+
+    told(tale)
+
+
 def test_the_lease_of_a_dead_leader_is_taken_when_it_runs_out() -> None:
     async def tale(election: Election) -> None:
         leader = await election.wins(within=1)

@@ -36,6 +36,8 @@ from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
+RELEASE_AGAIN: Final = 0.1
+"""Seconds between two attempts to hand the Lease back: who waits for it waits as long."""
 
 RELEASED: Final = 1
 """Seconds that a released Lease claims to last, by which it is told from one emptied by hand."""
@@ -291,15 +293,33 @@ class Elector:
 
     async def _release(self) -> None:
         """Hand the Lease back, as far as the API server can be reached."""
-        if self._held is None:
-            return
-        body = self._lease(self._held)
+        held, self._held = self._held, None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._times.retry.total_seconds()):
+                while held is not None:
+                    held = await self._hand_back(held)
+
+    async def _hand_back(self, held: Body) -> Body | None:
+        """One attempt; the Lease for the next, if it is to be tried again.
+
+        The renewal that was under way when we were told to stop may have arrived all the same: the
+        Lease is newer then than the one we know, and still ours.
+        """
+        body = self._lease(held)
         body["spec"]["holderIdentity"] = ""
         body["spec"]["leaseDurationSeconds"] = RELEASED
-        with contextlib.suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(self._times.retry.total_seconds()):
-                await self._leases.put_lease(LEASE_NAME, body)
-        self._held = None
+        try:
+            await self._leases.put_lease(LEASE_NAME, body)
+        except Conflict:
+            with contextlib.suppress(ClusterError):
+                held = await self._leases.get_lease(LEASE_NAME)
+                return held if self._is_our_own(held["spec"]) else None
+        except ClusterError as error:
+            log.info("the lease is not handed back yet: %r", error)
+        else:
+            return None
+        await asyncio.sleep(RELEASE_AGAIN)
+        return held
 
     def _lease(self, current: Body | None) -> dict[str, dict[str, object]]:
         """The Lease as we hold it."""
