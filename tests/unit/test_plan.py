@@ -41,7 +41,7 @@ from warmpool.domain.actions import (
     Release,
     Terminate,
 )
-from warmpool.domain.cloud import ServerState
+from warmpool.domain.cloud import Place, ServerState
 from warmpool.domain.marks import Marks
 from warmpool.domain.pools import (
     PRESERVED_AT_MOST,
@@ -241,6 +241,11 @@ SOME = settings(max_examples=settings().max_examples // 5)
 
 
 @st.composite
+def some_place(draw: st.DrawFn) -> Place:
+    return a_place(draw(st.integers(1, 4)), rack=f"r{draw(st.integers(1, 2))}")
+
+
+@st.composite
 def some_view(draw: st.DrawFn, number: int) -> VmView:
     """A VM in any state that its own fields and its claim allow."""
     phase = draw(st.sampled_from(Phase))
@@ -251,7 +256,7 @@ def some_view(draw: st.DrawFn, number: int) -> VmView:
         phase,
         claim=claim,
         zone=draw(st.sampled_from(ZONES)),
-        place=a_place(draw(st.integers(1, 4)), rack=f"r{draw(st.integers(1, 2))}"),
+        place=Place() if phase is Phase.PENDING else draw(some_place()),
         deleting=draw(st.booleans()) and draw(st.booleans()),
         dirty=phase is Phase.BUILDING and draw(st.booleans()),
         retained=claim is not None and draw(st.booleans()) and draw(st.booleans()),
