@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -50,6 +50,20 @@ class NoCloud:
         self.closed = True
 
 
+def a_clouds(secrets: Any, open_cloud: Callable[[str, str], Any], clock: Any) -> Clouds:
+    return Clouds(
+        secrets,
+        open_cloud,
+        clock,
+        random.Random(1),  # noqa: S311 - jitter
+        Vitals(clock),
+        open_racks=open_racks,
+        wake_vms=lambda _: None,
+        wake_pool=lambda _: None,
+        nudge=lambda _: None,
+    )
+
+
 async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
     """The second session closed the first one under the pool that was using it."""
     opened: list[NoCloud] = []
@@ -59,17 +73,7 @@ async def test_pools_that_come_at_the_same_time_open_one_cloud() -> None:
         opened.append(NoCloud())
         return opened[-1]
 
-    clouds = Clouds(
-        SlowSecrets(),  # type: ignore[arg-type]
-        open_cloud,
-        StillClock(),
-        random.Random(1),  # noqa: S311 - jitter
-        Vitals(StillClock()),
-        open_racks=open_racks,
-        wake_vms=lambda _: None,
-        wake_pool=lambda _: None,
-        nudge=lambda _: None,
-    )
+    clouds = a_clouds(SlowSecrets(), open_cloud, StillClock())
     running = asyncio.ensure_future(clouds.run())
     await asyncio.sleep(0)
     pools = [a_pool(Ref("search", name)) for name in ("data", "master")]
@@ -100,17 +104,7 @@ def open_good(text: str, name: str) -> Any:
 async def test_credentials_that_cannot_be_used_are_told_until_they_are_mended() -> None:
     """Told once: from the second look on the session of the former ones was handed out."""
     secrets, clock = Secrets(), LoopClock()
-    clouds = Clouds(
-        secrets,  # type: ignore[arg-type]
-        open_good,
-        clock,
-        random.Random(1),  # noqa: S311 - jitter
-        Vitals(clock),
-        open_racks=open_racks,
-        wake_vms=lambda _: None,
-        wake_pool=lambda _: None,
-        nudge=lambda _: None,
-    )
+    clouds = a_clouds(secrets, open_good, clock)
     running = asyncio.ensure_future(clouds.run())
     await asyncio.sleep(0)
     pool = a_pool(Ref("search", "data"))
@@ -177,17 +171,7 @@ async def test_what_a_secret_says_ends_nobody() -> None:
 
     secrets, clock = Secrets(), ManualClock(NOW)
     secrets.text = b"odd"
-    clouds = Clouds(
-        secrets,  # type: ignore[arg-type]
-        open_cloud,
-        clock,
-        random.Random(1),  # noqa: S311 - jitter
-        Vitals(clock),
-        open_racks=open_racks,
-        wake_vms=lambda _: None,
-        wake_pool=lambda _: None,
-        nudge=lambda _: None,
-    )
+    clouds = a_clouds(secrets, open_cloud, clock)
     running = asyncio.ensure_future(clouds.run())
     await asyncio.sleep(0)
     pool = a_pool(Ref("search", "data"))
