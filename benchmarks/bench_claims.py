@@ -248,6 +248,7 @@ class Bench:
         names = [body["metadata"]["name"] for body in bodies]
         sent: dict[str, float] = {}
         await self.api.warm_up()
+        await self.api.collect_garbage()
         bound = self.watch.expect(namespace, names)
 
         async def one(index: int) -> None:

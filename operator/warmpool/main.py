@@ -25,11 +25,11 @@ GC_AT_START: Final = (50_000, 50, 1_000)
 """While all objects are read for the first time. Nearly all that is made then stays, so whoever
 looks for garbage finds none: with the default, half of the start of a replica with 10,000 VMs."""
 
-GC_THRESHOLDS: Final = (1_000, 5, 5_000)
-"""Afterwards. Each walk is a pause for every claim, so it has to be over little: 50,000 young
-objects take 100 ms, measured, and 100 claims/s leave 20,000 a second. There is always some garbage,
-since kopf leaves 24 objects in a cycle at each event. Walks over all that is alive would take
-longer still, and hardly ever find any."""
+GC_THRESHOLDS: Final = (50_000, 5, 5_000)
+"""Afterwards. A leader walks by itself, many times a second (`reconcile/garbage.py`): that so many
+young objects come together is for a burst of claims only, or where nobody leads. There is always
+some garbage, since kopf leaves 24 objects in a cycle at each event. Walks over all that is alive
+would take long, and hardly ever find any."""
 
 
 def run(settings: Settings) -> int:

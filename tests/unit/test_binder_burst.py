@@ -17,11 +17,12 @@ from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
-from warmpool.reconcile.binder import FEW, PUBLISH_AT_ONCE, Binder
+from warmpool.reconcile.binder import PUBLISH_AT_ONCE, Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.traffic import FEW, Traffic
 
 pytestmark = pytest.mark.looptime
 
@@ -123,6 +124,7 @@ async def serving(store: Store, cluster: Any) -> AsyncIterator[None]:
         ledger,
         cluster,
         clock,
+        traffic=Traffic(clock),
         announcer=Announcer(cluster, clock, "me"),
         want=lambda _: None,
         recorder=Recorder(store, clock, unheard),

@@ -20,6 +20,7 @@ from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.traffic import Traffic
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, SECOND = VmUid("vm-0"), VmUid("vm-1")
@@ -132,6 +133,7 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         ledger,
         cluster,  # type: ignore[arg-type]
         StillClock(),
+        traffic=Traffic(StillClock()),
         announcer=announcer,
         want=lambda _: None,
         recorder=Recorder(store, StillClock(), unheard),

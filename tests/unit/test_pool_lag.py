@@ -42,6 +42,7 @@ from warmpool.reconcile.lookback import LookBack
 from warmpool.reconcile.pools import PoolWorker
 from warmpool.reconcile.recorder import Recorder, unheard
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.vitals import Vitals
 
 POOL = Ref("search", "es-data")
@@ -254,6 +255,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             rng=rng,
             catalogue=store.flavors,
             note=lambda _one: None,
+            traffic=Traffic(clock),
             wanted=lambda _pool: 0,
             announce=lambda _event: None,
             recorder=recorder,

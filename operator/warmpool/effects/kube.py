@@ -131,7 +131,9 @@ class Credentials:
             limit=connections, ssl=context, keepalive_timeout=60, socket_factory=sockets
         )
         return aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
 

@@ -195,7 +195,7 @@ class Replica:
 
         async def watch(stop: asyncio.Event) -> None:
             try:
-                await run(stop, open_socket=sockets)
+                await run(stop, knows=self._store.knows, open_socket=sockets)
             finally:
                 await sockets.hang_up()
 

@@ -12,6 +12,7 @@ import kopf
 from aiohttp.connector import AddrInfoType
 
 from warmpool.api.names import KOPF_FINALIZER
+from warmpool.handlers.echoes import Knows, sieved
 from warmpool.ports.cluster import Login
 from warmpool.reconcile.vitals import Beat, Vitals
 
@@ -156,7 +157,11 @@ def unwatched(resource: str) -> str:
 
 
 def _register_login(
-    registry: kopf.OperatorRegistry, login: Login, streams: Streams, open_socket: OpenSocket
+    registry: kopf.OperatorRegistry,
+    login: Login,
+    streams: Streams,
+    knows: Knows,
+    open_socket: OpenSocket,
 ) -> None:
     """Kopf speaks to the API server with the same credentials as we do, in a session of its own."""
     before: list[float] = []
@@ -183,6 +188,7 @@ def _register_login(
             ),
             headers=info.as_http_headers(),
             trace_configs=[streams.trace()],
+            response_class=sieved(knows),
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
@@ -194,15 +200,17 @@ async def watch(  # noqa: PLR0913 - what it runs, and what with
     streams: Streams,
     stop: asyncio.Event,
     *,
+    knows: Knows,
     open_socket: OpenSocket,
 ) -> None:
     """Run kopf until `stop` is set.
 
-    `register` enters the handlers, which watch these resources. What `open_socket` made may be open
-    at the end: TLS connections say goodbye after their session is closed.
+    `register` enters the handlers, which watch these resources; what `knows` knows does not get as
+    far as them. What `open_socket` made may be open at the end: TLS connections say goodbye after
+    their session is closed.
     """
     registry = kopf.OperatorRegistry()
-    _register_login(registry, login, streams, open_socket)
+    _register_login(registry, login, streams, knows, open_socket)
     register(registry)
     with streams.taken(resources):
         await kopf.operator(

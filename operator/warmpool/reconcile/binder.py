@@ -25,8 +25,7 @@ from typing import Any, Final
 
 from warmpool.api.names import ClaimPhase, Kind, Reason
 from warmpool.api.v1alpha1.claim import VMClaimStatus
-from warmpool.api.v1alpha1.ledger import LedgerEntry, LedgerVM
-from warmpool.api.v1alpha1.vm import ClaimRef
+from warmpool.api.v1alpha1.ledger import LedgerEntry
 from warmpool.domain.claims import Shortage
 from warmpool.domain.errors import (
     ClusterError,
@@ -44,14 +43,15 @@ from warmpool.ports.cluster import Cluster
 from warmpool.reconcile.decide import Decider, Search, Waiting
 from warmpool.reconcile.events import Announcer, Event
 from warmpool.reconcile.ledger import Ledger
-from warmpool.reconcile.reading import is_another, read_claim, read_vm
+from warmpool.reconcile.reading import is_another, read_claim
 from warmpool.reconcile.recorder import Recorder
 from warmpool.reconcile.removals import Removals
 from warmpool.reconcile.retries import pause_after
+from warmpool.reconcile.settling import Settler
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.traffic import TICK, Traffic
 from warmpool.reconcile.vitals import TURN_EVERY, Beat
 from warmpool.reconcile.writing import (
-    bind_vm,
     bound_status,
     put_status,
     refused_status,
@@ -64,34 +64,8 @@ PUBLISH_AT_ONCE: Final = 16
 """Status writes in flight: an API server that takes 10 ms takes in 1,600 a second so. More only
 queue there, before the ledger's next write, and each needs a connection."""
 
-SETTLE_AT_ONCE: Final = 16
-"""VMs being settled when no claim is under way..."""
-
-SETTLE_ASIDE: Final = 2
-"""...and while some are. A steady flow of claims would otherwise find all these writes before it in
-the API server now and then: they have to be as steady."""
-
 SEVERAL: Final = 4
 """Claims being answered at once with whom others may share a write of the ledger."""
-
-BURST: Final = 24
-"""VMs of claims that are being answered at once that make a burst: it is over soon, and settling
-can wait for that. A steady flow of 100 claims/s of one VM has some ten."""
-
-TICK: Final = 0.001
-"""Seconds that are waited for at least: a clock may round less down to nothing, and stand still."""
-
-CALM: Final = 0.1
-"""Seconds after a burst for which settling waits: the rest of the burst must not wait for it."""
-
-SETTLE_WITHIN: Final = 1.5
-"""Seconds after which settling waits no longer: the ledger is written whole each time, so a long
-one makes every claim wait."""
-
-BEHIND: Final = 2 * SETTLE_WITHIN
-"""Seconds after which settling has fallen behind, as after a takeover beside a flow of claims: it
-then goes on as if there were none. Each write of a ledger that grows takes longer, so it would fall
-back ever farther."""
 
 GATHER: Final = 0.01
 """Seconds that claims gather for one write of the ledger, while statuses are being written: it
@@ -99,10 +73,11 @@ costs the API server CPU for all that stands in the ledger (measured: 5 ms with 
 VM, 9 ms with 300), which the statuses then lack..."""
 
 GATHER_MAX: Final = 0.1
-"""...and so many seconds at most while there are many of them, so..."""
+"""...and so many seconds at most while there are many of them."""
 
-FEW: Final = 16
-"""...until so few claims are being answered: they will be when the ledger is written."""
+WRITE_EVERY: Final = 0.025
+"""Seconds from one write of the ledger to the next at least. A claim that comes alone is not kept
+waiting by that, and of a steady flow of 100 claims/s two or three share a write."""
 
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
@@ -126,6 +101,7 @@ class Binder:
         cluster: Cluster,
         clock: Clock,
         *,
+        traffic: Traffic,
         announcer: Announcer,
         want: Callable[[Mapping[Ref, int]], None],
         recorder: Recorder,
@@ -139,6 +115,7 @@ class Binder:
             ledger: taken over by us.
             cluster: fenced.
             clock: the time.
+            traffic: told of the claims that are being answered.
             announcer: writes Events.
             want: told how many unclaimed VMs pools shall have for claims that have VMs built.
             recorder: told of what is decided.
@@ -154,12 +131,12 @@ class Binder:
         self._cluster = cluster
         self._clock = clock
         self._woken = asyncio.Event()
-        self._publishing = 0
-        self._few = asyncio.Event()
-        self._vms_bound = 0
-        self._burst_at = float("-inf")
         self._slots = asyncio.Semaphore(PUBLISH_AT_ONCE)
-        self._unsettled: asyncio.Queue[tuple[LedgerEntry, float]] = asyncio.Queue()
+        self._traffic = traffic
+        self._settler = Settler(
+            store, ledger, cluster, clock, traffic=traffic, finished=self._finished
+        )
+        self._committed_at = float("-inf")
         self._waits = waits
         self._is_anothers = is_anothers
         self._taken_back: set[ClaimUid] = set()
@@ -196,8 +173,7 @@ class Binder:
                 while True:
                     beat()
                     await self._wait()
-                    if self._publishing >= SEVERAL:
-                        await self._gather()
+                    await self._gather()
                     await self._serve(tasks)
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -211,7 +187,7 @@ class Binder:
             self._store.withhold(VmUid(removal.uid))
             tasks.create_task(self._removals.carry_out(removal))
         tasks.create_task(self._removals.carry_out_all(), name="binder-remove")
-        tasks.create_task(self._settle_all(), name="binder-settle")
+        tasks.create_task(self._settler.run(), name="binder-settle")
         self.wake()
 
     async def _go_on(self, entry: LedgerEntry, tasks: asyncio.TaskGroup) -> None:
@@ -253,33 +229,20 @@ class Binder:
 
     async def _gather(self) -> None:
         """Let claims come together for one write of the ledger, while there is enough to do."""
-        await asyncio.sleep(GATHER)
-        if self._publishing > FEW:
-            self._few.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_MAX - GATHER):
-                    await self._few.wait()
+        left = self._committed_at + WRITE_EVERY - self._clock.monotonic()
+        if self._traffic.answering >= SEVERAL:
+            await asyncio.sleep(max(GATHER, left))
+            await self._traffic.few(GATHER_MAX - GATHER)
+        elif left > 0:
+            await asyncio.sleep(left)
         self._woken.clear()
 
     def _spawn(
         self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, object], vms: int = 0
     ) -> None:
         """Answer a claim, with so many VMs."""
-        self._publishing += 1
-        self._vms_bound += vms
-        self._look_for_burst()
-        tasks.create_task(work).add_done_callback(partial(self._answered, vms))
-
-    def _look_for_burst(self) -> None:
-        if self._vms_bound >= BURST:
-            self._burst_at = self._clock.monotonic()
-
-    def _answered(self, vms: int, _task: "asyncio.Task[object]") -> None:
-        self._look_for_burst()
-        self._publishing -= 1
-        self._vms_bound -= vms
-        if self._publishing <= FEW:
-            self._few.set()
+        self._traffic.began(vms)
+        tasks.create_task(work).add_done_callback(lambda _: self._traffic.ended(vms))
 
     async def _wait(self) -> None:
         """Until something changed, a waiting claim is over, or settled entries have lain long."""
@@ -315,6 +278,7 @@ class Binder:
         dropped = [e for e in self._ledger.entries if e.claim.uid in drop]
         over = self._removals.over(self._ledger.removals)
         await self._ledger.commit(bindings, drop, remove=remove, removed=over)
+        self._committed_at = self._clock.monotonic()
         self._removals.committed(remove)
         self._settled -= drop
         for entry in dropped:
@@ -326,7 +290,7 @@ class Binder:
 
     def _is_drop_due(self) -> bool:
         """Finished entries go when there is nothing better to do, but not later and later."""
-        idle = not self._woken.is_set() and not self._publishing
+        idle = not self._woken.is_set() and not self._traffic.answering
         if self._settled:
             return idle or self._clock.monotonic() >= self._drop_by
         return idle and bool(self._removals.over(self._ledger.removals))
@@ -362,7 +326,7 @@ class Binder:
         `first`: this leader committed it, so nobody can have seen it before.
         """
         if await self._publish(entry, first=first):
-            self._unsettled.put_nowait((entry, self._clock.monotonic()))
+            self._settler.add(entry)
             return
         self._let_go(entry)  # the commit that gives them to another claim drops this entry, too
         self._finished(entry)
@@ -469,112 +433,7 @@ class Binder:
                 self._store.apply(Kind.VM_CLAIM, body)
                 return True
 
-    # -- settle -------------------------------------------------------------------------------
-
-    async def _settle_all(self) -> None:
-        """Write claimRefs, a bounded number at a time, when no claim waits for its status."""
-        slots, aside = asyncio.Semaphore(SETTLE_AT_ONCE), asyncio.Semaphore(SETTLE_ASIDE)
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                entry, published = await self._unsettled.get()
-                await slots.acquire()
-                tasks.create_task(self._settle(entry, published, slots, aside))
-
-    async def _settle(
-        self,
-        entry: LedgerEntry,
-        published: float,
-        slots: asyncio.Semaphore,
-        aside: asyncio.Semaphore,
-    ) -> None:
-        """Settle an entry, in a slot of its own that it gives back.
-
-        What is left is tried again later, and has no slot until then: others wait for those.
-        """
-        try:
-            pause = await self._settle_vms(entry, published, aside)
-        finally:
-            slots.release()
-        if pause is None:
-            self._finished(entry)
-            return
-        await asyncio.sleep(pause)
-        self._unsettled.put_nowait((entry, published))
-
-    async def _settle_vms(
-        self, entry: LedgerEntry, published: float, aside: asyncio.Semaphore
-    ) -> float | None:
-        """Write an entry's claimRefs; seconds until the rest is to be tried again. None: no rest.
-
-        What one VM is refused for says nothing about the next; an API server that does not answer
-        is not asked on.
-        """
-        pause = None
-        for vm in entry.vms:
-            calm = await self._lull(published + SETTLE_WITHIN)
-            try:
-                if calm or self._clock.monotonic() >= published + BEHIND:
-                    await self._settle_vm(entry, vm)
-                else:
-                    async with aside:
-                        await self._settle_vm(entry, vm)
-            except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
-                return pause_after(error)
-            except ClusterError as error:
-                log.error("VM %s/%s cannot be settled: %s", vm.namespace, vm.name, error)  # noqa: TRY400
-                pause = pause_after(error)
-        return pause
-
-    async def _lull(self, latest: float) -> bool:
-        """Whether no claim waits for its status now. A burst is waited for, until `latest`.
-
-        Beside claims that come one by one it is not: they would be waited for all the time, and
-        each of them would write a ledger with all that is not settled.
-        """
-        while (now := self._clock.monotonic()) < latest and now < self._burst_at + CALM:  # noqa: ASYNC110 - it waits for the clock
-            await asyncio.sleep(max(min(self._burst_at + CALM, latest) - now, TICK))
-        return now >= self._burst_at + CALM and not self._publishing
-
-    async def _settle_vm(self, entry: LedgerEntry, vm: LedgerVM) -> None:
-        """Write the claimRef of one VM.
-
-        Raises:
-            ClusterError: it could not be read or written.
-        """
-        claim = ClaimRef(
-            namespace=entry.claim.namespace,
-            name=entry.claim.name,
-            uid=entry.claim.uid,
-            request=vm.request,
-        )
-        known = self._store.vm(VmUid(vm.uid))
-        while True:
-            try:
-                known = known or await self._look_up_vm(vm)
-                if known.claim is not None and known.claim.uid == claim.uid:
-                    return
-                ref, patch = known.ref, bind_vm(known, claim)
-                self._store.apply(Kind.WARM_VM, await self._cluster.patch(Kind.WARM_VM, ref, patch))
-            except NotFound:
-                return  # deleted by force, finalizer and all: lost like any VM lost later
-            except TestFailed:
-                known = None
-            else:
-                return
-
-    async def _look_up_vm(self, vm: LedgerVM) -> Vm:
-        """A VM as it is now, and was while its entry stood in the ledger; NotFound if it is gone.
-
-        Raises:
-            NotLeading: another leader has finished the entry, and the VM may be anybody's.
-        """
-        ref = Ref(vm.namespace, vm.name)
-        body = await self._cluster.get(Kind.WARM_VM, ref)
-        await self._ledger.confirm()
-        self._store.apply(Kind.WARM_VM, body)
-        if is_another(body, vm.uid):
-            raise NotFound(f"VM {ref} is another one now")
-        return read_vm(body)
+    # -- the end ------------------------------------------------------------------------------
 
     def _let_go(self, entry: LedgerEntry) -> None:
         """The entry says nothing about its VMs any more: they speak for themselves."""

@@ -76,6 +76,7 @@ from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.setbacks import Setbacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.surveying import Surveyor
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.views import Views
 from warmpool.reconcile.vitals import Beat
 from warmpool.reconcile.writing import put_status
@@ -84,6 +85,11 @@ log = logging.getLogger(__name__)
 
 PASS_EVERY: Final = 0.03
 """Seconds between two passes over a pool: each event wakes it, and a claim has several."""
+
+PASS_WITHIN: Final = 0.5
+"""Seconds for which a pass waits at most for a moment in which no claim is being answered. In a
+steady flow each VM that is handed out would be looked at three times else, and a build that begins
+half a second later takes a hundredth longer."""
 
 STATUS_EVERY: Final = timedelta(milliseconds=500)
 """Between two writes of a pool's status: people read it, and every write costs a claim time."""
@@ -112,6 +118,7 @@ class PoolWorker:
         rng: random.Random,
         catalogue: Catalogue,
         note: Note,
+        traffic: Traffic,
         wanted: Callable[[Ref], int],
         announce: Callable[[Event], None],
         recorder: Recorder,
@@ -167,6 +174,7 @@ class PoolWorker:
         )
         self._generation = -1
         self._relook_at = clock.now()
+        self._traffic = traffic
         self._woken = asyncio.Event()
 
     def wake(self, vm: VmUid | None = None) -> None:
@@ -208,6 +216,7 @@ class PoolWorker:
         elif wake_at is not None:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
+        await self._traffic.lull(PASS_WITHIN)
         left = max(0.0, left - PASS_EVERY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):

@@ -347,6 +347,13 @@ class Store:
         else:
             self._understood(body)
 
+    def knows(self, kind: Kind, body: Body) -> bool:
+        """Whether this version of an object, or a newer one, has been taken in.
+
+        `apply` of it would change nothing then. May be asked in any thread.
+        """
+        return kind in (Kind.WARM_VM, Kind.VM_CLAIM) and self._tables[kind].is_old(body)
+
     def is_unread(self, uid: str) -> bool:
         """There is such an object, though it cannot be read: nobody may take it for gone."""
         return uid in self._unread

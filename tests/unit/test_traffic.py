@@ -1,0 +1,66 @@
+"""What can wait for a lull, and how long it does."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from warmpool.reconcile.traffic import BURST, CALM, FEW, Traffic
+
+pytestmark = pytest.mark.looptime
+
+
+class LoopClock:
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def took(waiting: "asyncio.Future[None]") -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await waiting
+    return loop.time() - began
+
+
+def lull(traffic: Traffic, within: float) -> "asyncio.Future[None]":
+    return asyncio.ensure_future(traffic.lull(within))
+
+
+async def test_nothing_waits_where_nobody_is_answered() -> None:
+    assert await took(lull(Traffic(LoopClock()), 1)) == 0
+
+
+async def test_a_lull_begins_with_the_last_answer() -> None:
+    traffic = Traffic(LoopClock())
+    for _ in range(2):
+        traffic.began(1)
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.2, traffic.ended, 1)
+    loop.call_later(0.3, traffic.ended, 1)
+    assert await took(lull(traffic, 1)) == pytest.approx(0.3)
+
+
+async def test_a_burst_is_over_a_while_after_its_last_answer() -> None:
+    traffic = Traffic(LoopClock())
+    traffic.began(BURST)
+    asyncio.get_running_loop().call_later(0.2, traffic.ended, BURST)
+    assert await took(lull(traffic, 1)) == pytest.approx(0.2 + CALM, abs=0.002)
+
+
+async def test_a_lull_that_does_not_come_is_not_waited_for_without_end() -> None:
+    for vms in (1, BURST):
+        traffic = Traffic(LoopClock())
+        traffic.began(vms)
+        assert await took(lull(traffic, 0.5)) == pytest.approx(0.5)
+
+
+async def test_few_are_few() -> None:
+    traffic = Traffic(LoopClock())
+    for _ in range(FEW + 1):
+        traffic.began(1)
+    asyncio.get_running_loop().call_later(0.2, traffic.ended, 1)
+    assert await took(asyncio.ensure_future(traffic.few(1))) == pytest.approx(0.2)
+    assert await took(asyncio.ensure_future(traffic.few(1))) == 0
