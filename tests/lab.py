@@ -31,6 +31,7 @@ from warmpool.ports.cluster import Body
 from warmpool.ports.racks import OpenRacks
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.vitals import Vitals
 from warmpool.sim.clock import EPOCH, LoopClock
 from warmpool.sim.cloud import SimCloud
@@ -156,6 +157,7 @@ class Lab:
             new_installation=lambda: HERE,
             emit=self.records.append,
             vitals=self.vitals,
+            traffic=Traffic(self.our_clock),
         )
         self._term = asyncio.ensure_future(lead(world, partial(self.leads, mine)))
         if self._watching is None:

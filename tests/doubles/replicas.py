@@ -17,6 +17,7 @@ from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.sweeper import Comparer
 from warmpool.reconcile.term import World, lead
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.vitals import Vitals
 
 HOME = "ns"
@@ -55,6 +56,7 @@ class Replica:
             namespace=HOME,
             identity=self.name,
             new_installation=lambda: InstallationId("installation"),
+            traffic=Traffic(clock),
             vitals=Vitals(clock),
         )
         leading = lead(world, lambda: self.leads)

@@ -14,7 +14,7 @@ from warmpool.sim.faults import ApiFault
 
 pytestmark = pytest.mark.looptime
 
-OF_A_LEADER = {"binder", "clerk", "pools", "keeper", "events", "garbage", "sweeper", "orphans"}
+OF_A_LEADER = {"binder", "clerk", "pools", "keeper", "events", "sweeper", "orphans"}
 
 
 def stuck(lab: Lab) -> list[str]:

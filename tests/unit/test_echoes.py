@@ -1,15 +1,19 @@
 """What the watch only repeats does not get as far as kopf, and all else does."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import API_VERSION, Kind
-from warmpool.handlers.echoes import Sieve, is_echo
+from warmpool.handlers.echoes import Sieve, is_echo, sieved
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 
@@ -97,3 +101,77 @@ async def test_an_answer_of_the_same_moment_is_waited_for(store: Store) -> None:
         await asyncio.sleep(0)
     store.apply(Kind.VM_CLAIM, claim(6))
     assert await task == []
+
+
+async def test_a_stream_in_which_nothing_is_new_is_not_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kopf would take it for dead, and go on from where it last heard of it."""
+    echo = line("MODIFIED", claim(5))
+    monkeypatch.setattr("warmpool.handlers.echoes.SILENT", 0.0)
+    assert await shown(store, [echo + b"\n"]) == [echo]
+
+
+# -- over HTTP ------------------------------------------------------------------------------------
+
+LINES = [line("MODIFIED", claim(5)), line("MODIFIED", claim(6))]
+
+
+@contextlib.asynccontextmanager
+async def watching(store: Store, end: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A watch over HTTP, which ends by itself, is cut off, or goes on."""
+    hang_up = asyncio.Event()
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"\n".join([*LINES, b""]))
+        if end == "cut":
+            assert request.transport is not None
+            request.transport.abort()
+        elif end == "open":
+            await hang_up.wait()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/claims", watch)
+    async with (
+        TestServer(app) as server,
+        aiohttp.ClientSession(response_class=sieved(store.knows)) as session,
+        session.get(server.make_url("/claims?watch=true")) as response,
+    ):
+        yield response
+        hang_up.set()
+
+
+async def read(response: aiohttp.ClientResponse) -> list[bytes]:
+    return b"".join([chunk async for chunk in response.content.iter_chunked(1024)]).splitlines()
+
+
+async def test_a_watch_that_ends_has_ended(store: Store) -> None:
+    async with watching(store, "ended") as response:
+        assert await read(response) == LINES[1:]
+
+
+async def test_a_watch_that_is_cut_off_says_so_as_any_other(store: Store) -> None:
+    """Kopf opens it anew for these errors, and ends for all others."""
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+        async with watching(store, "cut") as response:
+            await read(response)
+
+
+async def test_a_watch_may_be_left(store: Store) -> None:
+    async with watching(store, "open") as response:
+        async for chunk in response.content.iter_chunked(1024):
+            assert chunk.splitlines() == LINES[1:]
+            break
+
+
+async def test_what_is_no_watch_is_read_as_it_is(store: Store) -> None:
+    async with watching(store, "ended") as watch:
+        url = watch.url.with_query({})
+        async with (
+            aiohttp.ClientSession(response_class=sieved(store.knows)) as session,
+            session.get(url) as response,
+        ):
+            assert (await response.read()).splitlines() == LINES

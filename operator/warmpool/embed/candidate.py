@@ -24,6 +24,7 @@ from warmpool.reconcile.metering import Metered
 from warmpool.reconcile.replicas import Card, Clearing, Registration
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.term import World, lead
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.vitals import STUCK_AFTER, Beat, Vitals
 from warmpool.settings import Settings
 
@@ -52,6 +53,7 @@ class Candidate:
         self._listed_within = settings.replica_renew_seconds + STUCK_AFTER
         fence = Fenced(cluster, self._elector.leads)
         self._clearing = Clearing(cluster, clock, fence.check)
+        self.traffic = Traffic(clock)
         self._world = World(
             store=store,
             cluster=Metered(cluster, telling.metrics, clock),
@@ -65,6 +67,7 @@ class Candidate:
             identity=identity,
             new_installation=lambda: InstallationId(str(uuid.uuid4())),
             vitals=vitals,
+            traffic=self.traffic,
             emit=telling.emit,
         )
 

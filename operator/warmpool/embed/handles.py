@@ -116,6 +116,14 @@ class Operator:
         """Whether it leads at this moment."""
         return self._replica.leads
 
+    @property
+    def in_burst(self) -> bool:
+        """Whether it is answering a burst of claims at this moment, and all else had better wait.
+
+        May be asked in any thread.
+        """
+        return self._replica.in_burst
+
     def lacks(self) -> list[str]:
         """Why it is not ready; empty: it is. What `/readyz` says."""
         return self._replica.vitals.lacks()
@@ -297,6 +305,11 @@ class OperatorThread:
     def leads(self) -> bool:
         """Whether it leads at this moment."""
         return self._operator.leads
+
+    @property
+    def in_burst(self) -> bool:
+        """As `Operator.in_burst`."""
+        return self._operator.in_burst
 
     def lacks(self) -> list[str]:
         """As `Operator.lacks`."""

@@ -72,6 +72,11 @@ class Replica:
         """Whether it leads at this moment."""
         return self._candidate is not None and self._candidate.leads()
 
+    @property
+    def in_burst(self) -> bool:
+        """Whether it is answering a burst of claims at this moment."""
+        return self._candidate is not None and self._candidate.traffic.in_burst
+
     def claimable(self, pool: Ref) -> Claimable | None:
         """The largest claims that a pool could serve now; None: there is no such pool."""
         known = self._store.pool(pool)

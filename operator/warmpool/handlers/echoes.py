@@ -7,7 +7,8 @@ a thirtieth of that. What is gone, and what kopf goes by itself (bookmarks, erro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,8 +22,16 @@ Knows = Callable[[Kind, Body], bool]
 """Whether this version of an object, or a newer one, has been taken in."""
 
 TURNS: Final = 3
-"""Of the loop, before a line is judged: an answer that came in the same moment is taken in by then.
-Without them a quarter to a half of all echoes were not known as such."""
+"""Of the loop, before a change is judged: an answer that came in the same moment is taken in by
+then. Without them a quarter to a half of all echoes were not known as such. (Where kopf has a loop
+of its own they are of that one, and some more echoes get through.)"""
+
+CHANGE: Final = b'{"type":"MODIFIED"'
+"""How the line of a change begins."""
+
+SILENT: Final = 10.0
+"""Seconds after which an echo is let through: kopf takes up a stream that was cut where it last
+heard of it, and one in which nothing comes at all for one that is dead."""
 
 SHOWN: Final = ("ADDED", "MODIFIED")
 """Events that show an object as it is."""
@@ -48,18 +57,33 @@ class Sieve:
     def __init__(self, content: aiohttp.StreamReader, is_echo: Callable[[bytes], bool]) -> None:
         self._content = content
         self._is_echo = is_echo
+        self._passed_at = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        """For all else, above all for its end, it is the content itself."""
+        return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """What is left of all that comes, whole lines at a time."""
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            if news := [line for line in lines if line and not self._is_echo(line)]:
+            if any(line.startswith(CHANGE) for line in lines):
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+            if news := self._news(lines):
                 yield b"\n".join([*news, b""])
         if rest:
             yield rest
+
+    def _news(self, lines: Sequence[bytes]) -> Sequence[bytes]:
+        """What is not an echo; all of it, if nothing has got through for long."""
+        now = time.monotonic()
+        if now < self._passed_at + SILENT:
+            lines = [line for line in lines if line and not self._is_echo(line)]
+        if lines:
+            self._passed_at = now
+        return lines
 
 
 def sieved(knows: Knows) -> type[aiohttp.ClientResponse]:

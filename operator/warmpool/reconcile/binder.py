@@ -76,8 +76,8 @@ GATHER_MAX: Final = 0.1
 """...and so many seconds at most while there are many of them."""
 
 WRITE_EVERY: Final = 0.025
-"""Seconds from one write of the ledger to the next at least. A claim that comes alone is not kept
-waiting by that, and of a steady flow of 100 claims/s two or three share a write."""
+"""Seconds from one write of the ledger to the next at least, while claims are being answered. One
+that comes alone is not kept waiting; of a steady flow of 100 claims/s two or three share one."""
 
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
@@ -231,9 +231,10 @@ class Binder:
         """Let claims come together for one write of the ledger, while there is enough to do."""
         left = self._committed_at + WRITE_EVERY - self._clock.monotonic()
         if self._traffic.answering >= SEVERAL:
-            await asyncio.sleep(max(GATHER, left))
-            await self._traffic.few(GATHER_MAX - GATHER)
-        elif left > 0:
+            pause = max(GATHER, left)
+            await asyncio.sleep(pause)
+            await self._traffic.few(GATHER_MAX - pause)
+        elif self._traffic.answering and left > 0:
             await asyncio.sleep(left)
         self._woken.clear()
 

@@ -87,9 +87,9 @@ PASS_EVERY: Final = 0.03
 """Seconds between two passes over a pool: each event wakes it, and a claim has several."""
 
 PASS_WITHIN: Final = 0.5
-"""Seconds for which a pass waits at most for a moment in which no claim is being answered. In a
-steady flow each VM that is handed out would be looked at three times else, and a build that begins
-half a second later takes a hundredth longer."""
+"""Seconds for which a pass waits at most for a moment in which no claim is being answered, unless
+it is to be sooner or the last one left VMs over. In a steady flow each VM that is handed out would
+be looked at three times else, and builds take a hundred times as long."""
 
 STATUS_EVERY: Final = timedelta(milliseconds=500)
 """Between two writes of a pool's status: people read it, and every write costs a claim time."""
@@ -215,11 +215,11 @@ class PoolWorker:
             left = 0.0
         elif wake_at is not None:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
+        until = self._clock.monotonic() + left
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
-        await self._traffic.lull(PASS_WITHIN)
-        left = max(0.0, left - PASS_EVERY)
+        await self._traffic.lull(min(PASS_WITHIN, left - PASS_EVERY))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 await self._woken.wait()
 
     async def _reconcile(self, pool: Pool, tasks: asyncio.TaskGroup) -> datetime | None:

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from warmpool.api.names import ClaimPhase
@@ -27,7 +26,6 @@ from warmpool.reconcile.custody import ASK_AGAIN, Custody
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.execute import Executor
 from warmpool.reconcile.fence import Fenced, FencedCloud
-from warmpool.reconcile.garbage import collect
 from warmpool.reconcile.keeper import Keeper
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.lookback import LookBack
@@ -65,6 +63,7 @@ class World:
     identity: str
     new_installation: Callable[[], InstallationId]
     vitals: Vitals
+    traffic: Traffic
     emit: Emit = unheard
     """Takes the records of what happens."""
 
@@ -140,7 +139,6 @@ class _Term:
             nudge=self._nudge_pool,
         )
         self._pools = Pools(world.store, self._new_worker, world.vitals)
-        self._traffic = Traffic(world.clock)
         self._announcer = Announcer(fenced, world.clock, world.identity)
         self._custody = Custody(world.store, fenced, world.clock, self._announcer)
         self._binder = Binder(
@@ -148,7 +146,7 @@ class _Term:
             ledger,
             fenced,
             world.clock,
-            traffic=self._traffic,
+            traffic=world.traffic,
             announcer=self._announcer,
             want=self._pools.want,
             recorder=recorder,
@@ -189,7 +187,6 @@ class _Term:
             "events": self._announcer.run,
             "sweeper": self._sweeper.run,
             "orphans": self._orphans.run,
-            "garbage": partial(collect, self._traffic, self._world.clock),
         }
         if self._world.catalogue is self._world.store.flavors:
             loops["clerk"] = self._clerk.run
@@ -251,7 +248,7 @@ class _Term:
             rng=self._world.rng,
             catalogue=self._world.catalogue,
             note=self._clerk.note,
-            traffic=self._traffic,
+            traffic=self._world.traffic,
             wanted=self._pools.wanted,
             announce=self._announcer.say,
             recorder=self._recorder,

@@ -52,6 +52,11 @@ class Traffic:
         if not self.answering:
             self._is_idle.set()
 
+    @property
+    def in_burst(self) -> bool:
+        """Whether a burst is under way. May be asked in any thread."""
+        return self._vms >= BURST or self._clock.monotonic() < self._burst_at + CALM
+
     def _look_for_burst(self) -> None:
         if self._vms >= BURST:
             self._burst_at = self._clock.monotonic()
