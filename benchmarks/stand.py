@@ -18,6 +18,10 @@ from warmpool.tools.processes import Process
 HOME: Final = "warmpool-system"
 """The operator's namespace."""
 
+RESTS_FOR: Final = 4.0
+"""Seconds without work after which an operator is taken to rest: three after its streams have begun
+it compares all objects with a LIST once more, which of 10,000 VMs takes both cores for a second."""
+
 RESTS_WITHIN: Final = 120.0
 """Seconds in which an operator that has nothing to do comes to rest."""
 
@@ -97,13 +101,14 @@ class Operator:
 
     async def idle(self) -> None:
         """Until it has read what there is and does next to nothing."""
-        quiet, deadline = 0, perf_counter() + RESTS_WITHIN
-        while quiet < 2:
+        busy_at = began = perf_counter()
+        while perf_counter() < busy_at + RESTS_FOR:
             before = self.cpu()
             await asyncio.sleep(0.5)
-            quiet = quiet + 1 if self.cpu() - before < 0.03 else 0
+            if self.cpu() - before >= 0.03:
+                busy_at = perf_counter()
             self.check()
-            if perf_counter() > deadline:
+            if perf_counter() > began + RESTS_WITHIN:
                 raise RuntimeError(f"the operator never rests:\n{self.process.tail()}")
 
     def check(self) -> None:

@@ -89,6 +89,8 @@ class FakeCluster:
         self.secrets: dict[Ref, Mapping[str, bytes]] = {}
         self.config_maps: dict[Ref, Mapping[str, str]] = {}
         self.events: list[tuple[str, Body]] = []
+        self.paces: set[float] = set()
+        """At which it was listed."""
         self.history: list[Change] = []
         """Every state since the beginning."""
 
@@ -100,7 +102,9 @@ class FakeCluster:
 
     # -- Cluster ------------------------------------------------------------------------------
 
-    async def list(self, kind: Kind) -> Snapshot:
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        """In one page, so that there is nothing to pace."""
+        self.paces.add(pace)
         await asyncio.sleep(ONE_WAY)
         items = [copied(body) for _, body in sorted(self._objects[kind].items())]
         snapshot = Snapshot(tuple(items), self._version)

@@ -50,8 +50,8 @@ class Hand:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     _out_until: float = -1.0
 
-    async def list(self, kind: Kind) -> Snapshot:
-        return await self._read(lambda: self.api.list(kind))
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        return await self._read(lambda: self.api.list(kind, pace=pace))
 
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._read(lambda: self.api.get(kind, ref))

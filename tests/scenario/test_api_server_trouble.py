@@ -16,7 +16,7 @@ from warmpool.domain.ids import InstallationId
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.ledger import GAP, Ledger
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.sweeper import AT_A_TIME, COMPARE_AFTER, COMPARE_EVERY, Comparer
+from warmpool.reconcile.sweeper import AT_A_TIME, COMPARE_AFTER, COMPARE_EVERY, LEISURE, Comparer
 
 pytestmark = pytest.mark.looptime
 
@@ -51,6 +51,17 @@ async def test_what_vanished_unseen_is_missed(*, relisted: bool, within: float) 
         assert list(store.vms())
         await asyncio.sleep(2.0)
         assert not list(store.vms())
+
+
+async def test_who_compares_now_and_then_has_time_and_who_takes_over_has_none() -> None:
+    """A LIST of 10,000 VMs keeps an API server busy for a second, and claims wait for that."""
+    api = an_api_server()
+    await Comparer(Store(), api).compare()
+    assert api.paces == {0.0}
+    async with comparing(Store(), api) as comparer:
+        comparer.relisted()
+        await asyncio.sleep(SOON)
+    assert api.paces == {0.0, LEISURE}
 
 
 async def test_each_new_list_is_followed_by_a_comparison() -> None:

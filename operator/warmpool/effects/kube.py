@@ -186,11 +186,13 @@ class KubeCluster:
         with contextlib.suppress(ClusterError):
             await self._request("GET", "/version")
 
-    async def list(self, kind: Kind) -> Snapshot:
-        items, version = await self._pages(_collection(kind))
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        items, version = await self._pages(_collection(kind), pace=pace)
         return Snapshot(tuple(items), version)
 
-    async def _pages(self, path: str, label: str = "") -> "tuple[Sequence[Body], int]":
+    async def _pages(
+        self, path: str, label: str = "", *, pace: float = 0.0
+    ) -> "tuple[Sequence[Body], int]":
         """All objects of a collection (that have a label), and their resourceVersion."""
         items: list[Body] = []
         first = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label} if label else {})
@@ -204,6 +206,7 @@ class KubeCluster:
             if not meta.get("continue"):
                 return items, int(meta["resourceVersion"])
             query = first | {"continue": meta["continue"]}
+            await asyncio.sleep(pace)
 
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._request("GET", _path(kind, ref))

@@ -57,8 +57,12 @@ class Cluster(Protocol):
     was lost or the call timed out: read before trying again).
     """
 
-    async def list(self, kind: Kind) -> Snapshot:
-        """All objects of a kind in all namespaces, read through to etcd, page by page."""
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        """All objects of a kind in all namespaces, read through to etcd, page by page.
+
+        `pace`: seconds between two pages, for who has time. A page keeps the API server busy for
+        some 50 ms.
+        """
         ...
 
     async def get(self, kind: Kind, ref: Ref) -> Body:

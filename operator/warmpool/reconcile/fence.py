@@ -40,8 +40,8 @@ class Fenced:
         if not self._leads():
             raise NotLeading("this replica does not lead")
 
-    async def list(self, kind: Kind) -> Snapshot:
-        return await self._cluster.list(kind)
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        return await self._cluster.list(kind, pace=pace)
 
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._cluster.get(kind, ref)

@@ -25,8 +25,8 @@ class Metered:
         self._meter = meter
         self._clock = clock
 
-    async def list(self, kind: Kind) -> Snapshot:
-        return await self._cluster.list(kind)
+    async def list(self, kind: Kind, *, pace: float = 0.0) -> Snapshot:
+        return await self._cluster.list(kind, pace=pace)
 
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._cluster.get(kind, ref)

@@ -44,6 +44,9 @@ COMPARE_AFTER: Final = 3.0
 """Seconds from a new LIST of kopf's to a comparison: by then its objects have been shown, and the
 streams of the other kinds, which break together as a rule, have begun anew."""
 
+LEISURE: Final = 0.2
+"""Seconds between two pages of such a LIST: nobody waits for it, and claims shall not either."""
+
 AT_A_TIME: Final = 100
 """Objects that are compared before others have their turn: some milliseconds, if all are new."""
 
@@ -184,12 +187,12 @@ class Comparer:
                     await asyncio.sleep(COMPARE_AFTER)
             self._relisted.clear()
             try:
-                await self.compare()
+                await self.compare(pace=LEISURE)
             except ClusterError as error:
                 log.info("the store was not compared: %s", error)
 
-    async def compare(self) -> None:
-        """One comparison.
+    async def compare(self, *, pace: float = 0.0) -> None:
+        """One comparison, with so many seconds between two pages of what is read.
 
         Raises:
             ClusterError: the API server did not answer.
@@ -199,7 +202,7 @@ class Comparer:
             self._store.apply_namespace(name, labels)
         for kind in (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
             before = self._store.newest(kind)
-            snapshot = await self._cluster.list(kind)
+            snapshot = await self._cluster.list(kind, pace=pace)
             if snapshot.version < before:
                 text = f"resourceVersion {snapshot.version} of {kind.plural} follows {before}"
                 raise WentBack(text)
