@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import uvloop
 from claims_client import Api, ClaimWatch, following, path
-from stand import HOME, Operator, conclude, cpu_of, installed, percentile, say
+from stand import HOME, STARTED_IN, Operator, conclude, cpu_of, installed, percentile, say
 
 from warmpool.api.names import (
     API_VERSION,
@@ -184,7 +184,7 @@ class Bench:
         try:
             await self._create_all(first, STORE, operator)
             self.starts.append(perf_counter() - started)
-            await operator.idle()
+            await operator.idle(STARTED_IN)
             yield operator
         finally:
             await operator.stop()
@@ -201,6 +201,7 @@ class Bench:
         """One measurement of the operator, and of what it cost."""
         samples = self.samples[scenario.name]
         writes, cpu = await self.api.writes(), operator.cpu()
+        await self.api.collect_garbage()
         started = perf_counter()
         figures = await self._create_all(scenario, STORE, operator)
         await self._settled(operator)
@@ -227,6 +228,7 @@ class Bench:
             await self.api.json_patch("vmclaims", namespace, name, patch, status=True)
 
         await self.api.namespace(namespace)
+        await self.api.collect_garbage()
         figures = await self._create_all(scenario, namespace, answer)
         await self.api.delete_all("vmclaims", namespace)
         return figures
@@ -248,7 +250,6 @@ class Bench:
         names = [body["metadata"]["name"] for body in bodies]
         sent: dict[str, float] = {}
         await self.api.warm_up()
-        await self.api.collect_garbage()
         bound = self.watch.expect(namespace, names)
 
         async def one(index: int) -> None:

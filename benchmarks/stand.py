@@ -18,9 +18,12 @@ from warmpool.tools.processes import Process
 HOME: Final = "warmpool-system"
 """The operator's namespace."""
 
-RESTS_FOR: Final = 4.0
-"""Seconds without work after which an operator is taken to rest: three after its streams have begun
-it compares all objects with a LIST once more, which of 10,000 VMs takes both cores for a second."""
+RESTS_FOR: Final = 1.0
+"""Seconds without work after which an operator is taken to rest."""
+
+STARTED_IN: Final = 10.0
+"""Seconds without work after which its start is over: three after its streams have begun it
+compares all objects with a LIST once more, page by page and at leisure."""
 
 RESTS_WITHIN: Final = 120.0
 """Seconds in which an operator that has nothing to do comes to rest."""
@@ -99,10 +102,10 @@ class Operator:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
 
-    async def idle(self) -> None:
+    async def idle(self, rest: float = RESTS_FOR) -> None:
         """Until it has read what there is and does next to nothing."""
         busy_at = began = perf_counter()
-        while perf_counter() < busy_at + RESTS_FOR:
+        while perf_counter() < busy_at + rest:
             before = self.cpu()
             await asyncio.sleep(0.5)
             if self.cpu() - before >= 0.03:

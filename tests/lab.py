@@ -105,6 +105,7 @@ class Lab:
         """Where entries are kept instead of in VMFlavors."""
         self.clock = LoopClock()
         self.our_clock = LoopClock(EPOCH + timedelta(seconds=ahead))
+        self.traffic = Traffic(self.our_clock)
         self._admin = admin
         hosts = tuple(
             HostSpec(zone=f"az{1 + n // 2}", rack=f"r{n + 1}", count=2) for n in range(racks)
@@ -157,7 +158,7 @@ class Lab:
             new_installation=lambda: HERE,
             emit=self.records.append,
             vitals=self.vitals,
-            traffic=Traffic(self.our_clock),
+            traffic=self.traffic,
         )
         self._term = asyncio.ensure_future(lead(world, partial(self.leads, mine)))
         if self._watching is None:

@@ -17,7 +17,7 @@ from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
-from warmpool.reconcile.binder import PUBLISH_AT_ONCE, Binder
+from warmpool.reconcile.binder import GATHER_MAX, PUBLISH_AT_ONCE, WRITE_EVERY, Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
@@ -170,6 +170,31 @@ async def test_claims_gather_while_many_are_being_answered_and_no_longer() -> No
     first, second = cluster.answered_at_commit[:2]
     assert first == 0
     assert many - FEW <= second < many
+
+
+async def test_of_a_steady_flow_several_share_a_write_of_the_ledger() -> None:
+    """Each claim had one of its own, which costs the API server as much as two statuses."""
+    store, cluster = a_store(100), Written()
+    async with serving(store, cluster):
+        for number in range(100):
+            ask(store, 1, vms=1, first=number)
+            await asyncio.sleep(0.01)
+        writes = len(cluster.answered_at_commit)
+        await asyncio.sleep(1)
+    assert cluster.order.count(Kind.VM_CLAIM) == 100
+    assert 1 / GATHER_MAX <= writes <= 1 / WRITE_EVERY + 1
+
+
+async def test_a_claim_that_comes_alone_is_not_kept_waiting() -> None:
+    """Not even right behind another one's: a client that takes one after the other would be."""
+    store, cluster = a_store(2), Written()
+    async with serving(store, cluster):
+        ask(store, 1, vms=1)
+        await asyncio.sleep(STATUS + 0.001)
+        committed = len(cluster.answered_at_commit)
+        ask(store, 1, vms=1, first=1)
+        await asyncio.sleep(0.001)
+        assert len(cluster.answered_at_commit) > committed
 
 
 async def test_a_hard_placement_is_found_although_others_keep_all_shared_threads(

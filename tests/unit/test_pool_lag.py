@@ -222,10 +222,17 @@ async def delete(api: Any, vm: Vm) -> None:
 
 
 @contextlib.asynccontextmanager
-async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[None]:
-    """The pool's worker runs, woken by the store as in a term of leadership."""
+async def working(
+    cluster: LaggingCluster, cloud: EmptyCloud, *, answering: int = 0
+) -> AsyncIterator[None]:
+    """The pool's worker runs, woken by the store as in a term of leadership.
+
+    All the time so many claims are being answered.
+    """
     clock, rng = SystemClock(), random.Random(1)  # noqa: S311 - names, no secrets
-    store = cluster.store
+    store, traffic = cluster.store, Traffic(clock)
+    for _ in range(answering):
+        traffic.began(1)
     api: Any = cluster  # as much of the port as a pool's worker uses
     async with asyncio.TaskGroup() as tasks:
         clouds = Clouds(
@@ -255,7 +262,7 @@ async def working(cluster: LaggingCluster, cloud: EmptyCloud) -> AsyncIterator[N
             rng=rng,
             catalogue=store.flavors,
             note=lambda _one: None,
-            traffic=Traffic(clock),
+            traffic=traffic,
             wanted=lambda _pool: 0,
             announce=lambda _event: None,
             recorder=recorder,
@@ -302,3 +309,11 @@ async def test_what_is_given_up_is_given_up_once_however_late_the_watch() -> Non
         await asyncio.sleep(0.1)
     assert len(cluster.deleted) == 3
     assert cluster.created == []
+
+
+async def test_a_pool_is_kept_although_there_is_always_a_claim_to_be_answered() -> None:
+    """It waits for a lull, which does not come."""
+    cluster, cloud = LaggingCluster(Store()), EmptyCloud()
+    cluster.put(POOL, a_pool(replicas=2))
+    async with working(cluster, cloud, answering=1):
+        await until(lambda: len(cloud.posts) >= 2)

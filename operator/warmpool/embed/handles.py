@@ -6,6 +6,7 @@ Both may be told not to take part: then they follow and answer, and write nothin
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -222,6 +223,14 @@ class OperatorThread:
         """
         self._started()
         self._ended.result(timeout)
+
+    def collect_garbage(self, generation: int) -> None:
+        """Have Python's collector walk soon, in the operator's own thread.
+
+        What it finds may say goodbye to the operator's loop, which is to be done there alone.
+        """
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._started().result().call_soon_threadsafe(gc.collect, generation)
 
     @property
     def running(self) -> bool:

@@ -7,9 +7,9 @@ a thirtieth of that. What is gone, and what kopf goes by itself (bookmarks, erro
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -57,7 +57,7 @@ class Sieve:
     def __init__(self, content: aiohttp.StreamReader, is_echo: Callable[[bytes], bool]) -> None:
         self._content = content
         self._is_echo = is_echo
-        self._passed_at = time.monotonic()
+        self._passed_at = monotonic()
 
     def __getattr__(self, name: str) -> Any:
         """For all else, above all for its end, it is the content itself."""
@@ -78,7 +78,7 @@ class Sieve:
 
     def _news(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """What is not an echo; all of it, if nothing has got through for long."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._passed_at + SILENT:
             lines = [line for line in lines if line and not self._is_echo(line)]
         if lines:

@@ -27,6 +27,11 @@ class Marking:
         self._under_way = 0
         self._waiting: dict[VmUid, None] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Marks are under way or wait: the end of one lets the next begin."""
+        return self._under_way > 0 or bool(self._waiting)
+
     def paced(self, plan: Plan) -> Plan:
         """A plan with the marks that may be begun now; the others are noted."""
         marks = [a.vm.uid for a in plan.actions if isinstance(a, MarkClaimed)]

@@ -88,8 +88,8 @@ PASS_EVERY: Final = 0.03
 
 PASS_WITHIN: Final = 0.5
 """Seconds for which a pass waits at most for a moment in which no claim is being answered, unless
-it is to be sooner or the last one left VMs over. In a steady flow each VM that is handed out would
-be looked at three times else, and builds take a hundred times as long."""
+it is to be sooner, the last one left something over, or servers are being marked. In a steady flow
+each VM that is handed out would be looked at three times else."""
 
 STATUS_EVERY: Final = timedelta(milliseconds=500)
 """Between two writes of a pool's status: people read it, and every write costs a claim time."""
@@ -217,10 +217,11 @@ class PoolWorker:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
         until = self._clock.monotonic() + left
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
-        await self._traffic.lull(min(PASS_WITHIN, left - PASS_EVERY))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 await self._woken.wait()
+        if not self._marking.busy:
+            await self._traffic.lull(min(PASS_WITHIN, until - self._clock.monotonic()))
 
     async def _reconcile(self, pool: Pool, tasks: asyncio.TaskGroup) -> datetime | None:
         """One pass. Between observing and marking what is under way, nothing is awaited."""
