@@ -1,21 +1,13 @@
 """What can wait for a lull, and how long it does."""
 
 import asyncio
-from datetime import UTC, datetime
 
 import pytest
 
+from doubles.virtual_time import LoopClock
 from warmpool.reconcile.traffic import BURST, CALM, FEW, Traffic
 
 pytestmark = pytest.mark.looptime
-
-
-class LoopClock:
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 async def took(waiting: "asyncio.Future[None]") -> float:
