@@ -50,9 +50,9 @@ class MemorySpool:
 
 
 def shipped(
-    spool: MemorySpool, history: MemoryHistory
+    spool: MemorySpool, history: MemoryHistory, in_burst: Callable[[], bool] = lambda: False
 ) -> contextlib.AbstractAsyncContextManager[Shipping]:
-    return Shipping(spool, history).running()
+    return Shipping(spool, history, in_burst).running()
 
 
 async def until(holds: Callable[[], object], within: float = 60.0) -> None:
@@ -69,6 +69,22 @@ async def test_records_are_brought_within_two_seconds() -> None:
         await until(lambda: len(history.kept) == 1000, within=2)
         await until(lambda: under.waiting == 0, within=1)
     assert history.appends <= 4
+
+
+async def test_records_of_a_burst_are_synced_after_it_but_not_without_end() -> None:
+    spool, history, burst = MemorySpool(), MemoryHistory(), True
+    async with shipped(spool, history, lambda: burst) as under:
+        history.up = False
+        under.take(a_build(0))
+        await asyncio.sleep(shipping.GATHER_IN_BURST / 2)
+        assert not spool.kept
+        burst = False
+        await asyncio.sleep(2 * shipping.GATHER)
+        assert spool.kept, "the burst is over"
+        burst = True
+        under.take(a_build(1))
+        await asyncio.sleep(shipping.GATHER_IN_BURST + 2 * shipping.GATHER)
+        assert [record.id for _, record in spool.kept] == [a_build(n).id for n in range(2)]
 
 
 async def test_nothing_is_lost_while_the_store_is_down_for_an_hour() -> None:

@@ -59,7 +59,12 @@ class Replica:
         self.identity = settings.identity or _identity()
         self.vitals = Vitals(self._clock)
         self._telling = Telling(
-            settings, self._store, self._clock, identity=self.identity, leads=lambda: self.leads
+            settings,
+            self._store,
+            self._clock,
+            identity=self.identity,
+            leads=lambda: self.leads,
+            in_burst=lambda: self.in_burst,
         )
         self.vitals.need(UNREAD)
         for resource in objects.RESOURCES:

@@ -46,7 +46,7 @@ class Takes(Protocol):
 class Telling:
     """Takes what the loops of a replica tell."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it is handed all that it works with
         self,
         settings: Settings,
         store: Store,
@@ -54,14 +54,18 @@ class Telling:
         *,
         identity: str,
         leads: Callable[[], bool],
+        in_burst: Callable[[], bool],
     ) -> None:
-        """Nothing is opened before `running`."""
+        """Nothing is opened before `running`.
+
+        `leads`: whether this replica leads now; `in_burst`: and answers a burst of claims.
+        """
         self._settings = settings
         self._store = store
         self._clock = clock
         self._leads = leads
         history = open_history(settings, clock)
-        self._shipping = Shipping(open_spool(settings), history)
+        self._shipping = Shipping(open_spool(settings), history, in_burst)
         self._notifying: Notifying | None = None
         self._identity = identity
         self._traces: Takes | None = None

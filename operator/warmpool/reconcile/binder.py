@@ -64,8 +64,9 @@ PUBLISH_AT_ONCE: Final = 16
 """Status writes in flight: an API server that takes 10 ms takes in 1,600 a second so. More only
 queue there, before the ledger's next write, and each needs a connection."""
 
-SEVERAL: Final = 4
-"""Claims being answered at once with whom others may share a write of the ledger."""
+SEVERAL: Final = 16
+"""Claims being answered at once with whom others may share a write of the ledger. Of a steady flow
+of 100 claims/s there are some five."""
 
 GATHER: Final = 0.01
 """Seconds that claims gather for one write of the ledger, while statuses are being written: it
@@ -75,9 +76,9 @@ VM, 9 ms with 300), which the statuses then lack..."""
 GATHER_MAX: Final = 0.1
 """...and so many seconds at most while there are many of them."""
 
-WRITE_EVERY: Final = 0.025
+WRITE_EVERY: Final = 0.01
 """Seconds from one write of the ledger to the next at least, while claims are being answered. One
-that comes alone is not kept waiting; of a steady flow of 100 claims/s two or three share one."""
+that comes alone is not kept waiting; of a steady flow of 100 claims/s two share one."""
 
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""

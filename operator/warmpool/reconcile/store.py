@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -125,12 +126,27 @@ class _Free:
 
     places: dict[Place, dict[VmUid, Vm]] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    ordered: set[Place] = field(default_factory=set)
+    """Places whose VMs are in the order of their age."""
 
     def add(self, vm: Vm) -> None:
         here = self.places.setdefault(vm.place, {})
         if vm.uid not in here:
             here[vm.uid] = vm
+            self.ordered.discard(vm.place)
             self.shelf.add(vm.place)
+
+    def oldest(self, place: Place) -> Iterable[Vm]:
+        """The VMs at a place, the longest ready first.
+
+        They are sorted when one has come, and stay so however many go.
+        """
+        here = self.places.get(place, {})
+        if here and place not in self.ordered:
+            vms = sorted(here.values(), key=lambda vm: (vm.ready_at or vm.created, vm.ref))
+            here = self.places[place] = {vm.uid: vm for vm in vms}
+            self.ordered.add(place)
+        return here.values()
 
     def remove(self, vm: Vm) -> None:
         here = self.places[vm.place]
@@ -138,6 +154,7 @@ class _Free:
         self.shelf.take(vm.place)
         if not here:
             del self.places[vm.place]
+            self.ordered.discard(vm.place)
 
 
 class Store:
@@ -233,8 +250,7 @@ class Store:
 
     def oldest(self, pool: Ref, place: Place, count: int) -> list[Vm]:
         """So many free VMs of a pool at a place, the longest ready first."""
-        vms = self._free[pool].places.get(place, {}).values()
-        return sorted(vms, key=lambda vm: (vm.ready_at or vm.created, vm.ref))[:count]
+        return list(islice(self._free[pool].oldest(place), count))
 
     def stock_version(self, pool: Ref) -> int:
         """A number that changes whenever the free VMs of a pool do."""
@@ -249,6 +265,8 @@ class Store:
 
     def commit(self, vm: VmUid, claim: ClaimUid) -> None:
         """A binding is decided: from here on the VM is not free, whatever the watch says."""
+        if self._committed.get(vm) == claim:
+            return
         known = self._vm_by_uid.get(vm)
         if known is not None and self._is_free(known):
             self._unshelve(known)
