@@ -4,7 +4,7 @@ from builders import NOW, a_vm, after, ready
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import VmUid
 from warmpool.domain.pools import Plan, VmView
-from warmpool.reconcile.views import Views
+from warmpool.reconcile.views import ROUND_PART, Views
 
 VMS = {vm.uid: vm for vm in (a_vm(1), a_vm(2), a_vm(3))}
 
@@ -72,3 +72,42 @@ def test_the_alarm_of_a_vm_that_is_gone_rings_for_nobody() -> None:
     assert views.alarm is None
     views.ring(NOW)
     assert views.rest["ready",] == 2
+
+
+def many(count: int) -> dict[VmUid, Vm]:
+    return {vm.uid: vm for vm in map(a_vm, range(1, count + 1))}
+
+
+def test_a_round_visits_all_a_part_at_a_time_and_what_is_touched_comes_first() -> None:
+    views, vms = Views(), many(3 * ROUND_PART)
+    views.settle(views.look(vms, view), Plan(()), [""])
+    views.visit_all()
+    views.touch(VmUid(f"vm-{3 * ROUND_PART}"))
+    visited = []
+    while views.on_round:
+        seen = views.look(vms, view)
+        assert len(seen) <= ROUND_PART + 1
+        visited.append({v.vm.uid for v in seen})
+        views.settle(seen, Plan(()), [""])
+    assert VmUid(f"vm-{3 * ROUND_PART}") in visited[0]
+    assert set.union(*visited) == set(vms)
+
+
+def test_a_round_that_begins_anew_goes_on_where_the_last_one_was() -> None:
+    """Else the last of a large pool would never be visited beside a flow of claims."""
+    views, vms = Views(), many(2 * ROUND_PART)
+    views.settle(views.look(vms, view), Plan(()), [""])
+    visited = set()
+    for _ in range(2):
+        views.visit_all()
+        seen = views.look(vms, view)
+        visited |= {v.vm.uid for v in seen}
+        views.settle(seen, Plan(()), [""])
+    assert visited == set(vms)
+
+
+def test_who_is_gone_is_visited_no_more() -> None:
+    views = laid_to_rest()
+    views.visit_all()
+    left = {uid: vm for uid, vm in VMS.items() if uid != "vm-1"}
+    assert {v.vm.uid for v in views.look(left, view)} == {"vm-2", "vm-3"}

@@ -217,9 +217,10 @@ class PoolWorker:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
         until = self._clock.monotonic() + left
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
-                await self._woken.wait()
+        if not self._views.on_round:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                    await self._woken.wait()
         if not self._marking.busy:
             await self._traffic.lull(min(PASS_WITHIN, until - self._clock.monotonic()))
 
@@ -287,11 +288,14 @@ class PoolWorker:
         return decided
 
     def _refresh(self, pool: Pool) -> None:
-        """Have every VM looked at again when the rules change, and now and then."""
+        """Have every VM looked at again when the rules change, and visited now and then."""
         now = self._clock.now()
-        if pool.generation != self._generation or now >= self._relook_at:
-            self._generation, self._relook_at = pool.generation, now + RELOOK
+        if pool.generation != self._generation:
+            self._generation = pool.generation
             self._views.touch_all()
+        if now >= self._relook_at:
+            self._relook_at = now + RELOOK
+            self._views.visit_all()
             self._checks.keep(self._store.vms_by_uid(self._ref))
         self._views.ring(now)
 

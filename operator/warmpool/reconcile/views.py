@@ -3,8 +3,8 @@
 Of a pool of thousands nearly every VM is ready, or its claim's, and in no need of anything. To look
 at all of them for each event would keep claims waiting, so a VM at rest is looked at again when it
 is touched, and its counts stand in for it meanwhile. One that is to be checked at a known time is
-touched at that time. Everything is touched now and then, a part at a time: what no event told is
-found by that.
+touched at that time. Everything is visited now and then, a small part at a time and when nothing
+else is to be done: what no event told is found by that.
 """
 
 import heapq
@@ -22,6 +22,10 @@ from warmpool.domain.pools import Mark, Plan, VmView, marks
 PART: Final = 250
 """VMs at rest that are looked at again in one pass: some milliseconds."""
 
+ROUND_PART: Final = 100
+"""And so many of those that are only visited: beside a flow of claims a pass is a second, and each
+of its milliseconds is one that claims wait."""
+
 RESTFUL: Final = (Phase.READY, Phase.TERMINATING)
 """Phases in which a VM may be at rest. A build never is: it is told apart from its neighbours."""
 
@@ -31,6 +35,8 @@ class Views:
 
     def __init__(self) -> None:
         self._touched: set[VmUid] = set()
+        self._to_visit: dict[VmUid, None] = {}
+        """In their order: who waits longest is next, however often a round begins."""
         self._awake: set[VmUid] = set()
         self._resting: dict[VmUid, tuple[Mark, ...]] = {}
         self._alarms: dict[VmUid, datetime] = {}
@@ -42,6 +48,11 @@ class Views:
     def behind(self) -> bool:
         """VMs at rest have been touched and not looked at yet."""
         return bool(self._touched)
+
+    @property
+    def on_round(self) -> bool:
+        """VMs at rest are still to be visited."""
+        return bool(self._to_visit)
 
     @property
     def alarm(self) -> datetime | None:
@@ -65,6 +76,10 @@ class Views:
         """Anything may have changed."""
         self._touched.update(self._resting)
 
+    def visit_all(self) -> None:
+        """See after all VMs at rest, in passing."""
+        self._to_visit.update(dict.fromkeys(self._resting))
+
     def look(
         self, vms: Mapping[VmUid, Vm], view: Callable[[Vm], VmView], *, whole: bool = False
     ) -> tuple[VmView, ...]:
@@ -73,6 +88,7 @@ class Views:
             self._wake(uid)
         if whole:
             self._touched.clear()
+            self._to_visit.clear()
         self._awake.intersection_update(vms)
         if len(self._resting) + len(self._awake) != len(vms):
             self._catch_up(vms)
@@ -110,11 +126,15 @@ class Views:
         self._alarms = {uid: when for uid, when in self._alarms.items() if uid in vms}
 
     def _next(self) -> list[VmUid]:
-        """Touched VMs: all that are new or awake, and a part of those at rest."""
+        """Touched VMs: all that are new or awake, and a part of those at rest; then some visits."""
         new = [uid for uid in self._touched if uid not in self._resting]
         part = list(islice((uid for uid in self._touched if uid in self._resting), PART))
         self._touched.difference_update(new, part)
-        return new + part
+        visits = list(islice(self._to_visit, ROUND_PART))
+        for uid in visits:
+            del self._to_visit[uid]
+        seen = {*new, *part}
+        return new + part + [u for u in visits if u in self._resting and u not in seen]
 
     def _wake(self, uid: VmUid) -> None:
         self.rest.subtract(self._resting.pop(uid, ()))
