@@ -97,6 +97,9 @@ STATUS_EVERY: Final = timedelta(milliseconds=500)
 RELOOK: Final = timedelta(seconds=30)
 """A pool looks at itself so often, whatever has or has not woken it."""
 
+ROUND_EVERY: Final = 1.0
+"""Seconds between two passes of a round over VMs at rest, which nobody waits for."""
+
 AT_ONCE: Final = 64
 """Actions of one pool that run side by side, besides the bound on builds."""
 
@@ -215,12 +218,13 @@ class PoolWorker:
             left = 0.0
         elif wake_at is not None:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
+        if self._views.on_round:
+            left = min(left, ROUND_EVERY)
         until = self._clock.monotonic() + left
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
-        if not self._views.on_round:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
-                    await self._woken.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                await self._woken.wait()
         if not self._marking.busy:
             await self._traffic.lull(min(PASS_WITHIN, until - self._clock.monotonic()))
 
