@@ -357,6 +357,35 @@ def test_the_oldest_vms_of_a_place_are_taken_first() -> None:
         body["status"]["readyAt"] = after(at).isoformat()
         store.apply(Kind.WARM_VM, body)
     assert [vm.uid for vm in store.oldest(POOL, here, 2)] == ["vm-2", "vm-3"]
+    body = a_vm_body(4, place=here)
+    body["status"]["readyAt"] = after(5).isoformat()
+    store.apply(Kind.WARM_VM, body)
+    assert [vm.uid for vm in store.oldest(POOL, here, 2)] == ["vm-4", "vm-2"], "it came later"
+    store.commit(VmUid("vm-4"), LOGS)
+    store.uncommit(VmUid("vm-4"), LOGS)
+    assert [vm.uid for vm in store.oldest(POOL, here, 9)] == ["vm-4", "vm-2", "vm-3", "vm-1"]
+
+
+def test_a_commitment_is_told_of_once() -> None:
+    store, told = a_store(a_vm_body(1)), []
+    store.listen(told.append)
+    store.commit(VmUid("vm-1"), LOGS)
+    store.commit(VmUid("vm-1"), LOGS)
+    assert [change.vm for change in told] == ["vm-1"]
+
+
+@pytest.mark.parametrize("listed_", [True, False])
+def test_the_end_of_a_claim_that_never_could_be_read_is_told(*, listed_: bool) -> None:
+    """Its VMs were kept for it."""
+    body = a_claim_body("logs") | {"spec": "something newer"}
+    store, told = a_store(), []
+    store.apply(Kind.VM_CLAIM, body)
+    store.listen(told.append)
+    if listed_:
+        store.miss(Kind.VM_CLAIM, Snapshot((), 99))
+    else:
+        store.apply(Kind.VM_CLAIM, body, deleted=True)
+    assert [change.claim for change in told] == [body["metadata"]["uid"]]
 
 
 def test_the_version_of_a_stock_changes_with_it() -> None:

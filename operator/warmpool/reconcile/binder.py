@@ -77,8 +77,9 @@ GATHER_MAX: Final = 0.1
 """...and so many seconds at most while there are many of them."""
 
 WRITE_EVERY: Final = 0.01
-"""Seconds from one write of the ledger to the next at least, while claims are being answered. One
-that comes alone is not kept waiting; of a steady flow of 100 claims/s two share one."""
+"""Seconds from one turn, and its write of the ledger, to the next at least, while claims are being
+answered. One that comes alone is not kept waiting; 100 claims/s have it written 40 to 60 times a
+second."""
 
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
@@ -137,7 +138,7 @@ class Binder:
         self._settler = Settler(
             store, ledger, cluster, clock, traffic=traffic, finished=self._finished
         )
-        self._committed_at = float("-inf")
+        self._served_at = float("-inf")
         self._waits = waits
         self._is_anothers = is_anothers
         self._taken_back: set[ClaimUid] = set()
@@ -230,11 +231,10 @@ class Binder:
 
     async def _gather(self) -> None:
         """Let claims come together for one write of the ledger, while there is enough to do."""
-        left = self._committed_at + WRITE_EVERY - self._clock.monotonic()
+        left = self._served_at + WRITE_EVERY - self._clock.monotonic()
         if self._traffic.answering >= SEVERAL:
-            pause = max(GATHER, left)
-            await asyncio.sleep(pause)
-            await self._traffic.few(GATHER_MAX - pause)
+            await asyncio.sleep(GATHER)
+            await self._traffic.few(GATHER_MAX - GATHER)
         elif self._traffic.answering and left > 0:
             await asyncio.sleep(left)
         self._woken.clear()
@@ -273,6 +273,7 @@ class Binder:
         for claim, shortage in decided.refusals:
             self._spawn(tasks, self._refuse(claim, shortage))
         self._tell_waiting(decided.waiting, tasks)
+        self._served_at = self._clock.monotonic()
 
     async def _commit(self, bindings: Iterable[LedgerEntry]) -> None:
         """One write of the ledger: what was decided comes in, what is finished goes out."""
@@ -280,7 +281,6 @@ class Binder:
         dropped = [e for e in self._ledger.entries if e.claim.uid in drop]
         over = self._removals.over(self._ledger.removals)
         await self._ledger.commit(bindings, drop, remove=remove, removed=over)
-        self._committed_at = self._clock.monotonic()
         self._removals.committed(remove)
         self._settled -= drop
         for entry in dropped:

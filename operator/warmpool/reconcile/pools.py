@@ -86,7 +86,7 @@ log = logging.getLogger(__name__)
 PASS_EVERY: Final = 0.03
 """Seconds between two passes over a pool: each event wakes it, and a claim has several."""
 
-PASS_WITHIN: Final = 1.0
+PASS_WITHIN: Final = 0.5
 """Seconds for which a pass waits at most for a moment in which no claim is being answered, unless
 it is to be sooner, the last one left something over, or servers are being marked. In a steady flow
 each VM that is handed out would be looked at three times else."""
@@ -97,8 +97,8 @@ STATUS_EVERY: Final = timedelta(milliseconds=500)
 RELOOK: Final = timedelta(seconds=30)
 """A pool looks at itself so often, whatever has or has not woken it."""
 
-ROUND_EVERY: Final = 1.0
-"""Seconds between two passes of a round over VMs at rest, which nobody waits for."""
+VISIT_EVERY: Final = 1.0
+"""Seconds between two parts of a round over the VMs at rest, which nobody waits for."""
 
 AT_ONCE: Final = 64
 """Actions of one pool that run side by side, besides the bound on builds."""
@@ -176,7 +176,9 @@ class PoolWorker:
             slots=self._slots,
         )
         self._generation = -1
-        self._relook_at = clock.now()
+        self._relook_at = self._visit_at = clock.now()
+        self._session: CloudSession | None = None
+        """With which the VMs were looked at last."""
         self._traffic = traffic
         self._woken = asyncio.Event()
 
@@ -218,12 +220,11 @@ class PoolWorker:
             left = 0.0
         elif wake_at is not None:
             left = min(left, max(0.0, (wake_at - self._clock.now()).total_seconds()))
-        if self._views.on_round:
-            left = min(left, ROUND_EVERY)
         until = self._clock.monotonic() + left
+        idle = min(left, VISIT_EVERY) if self._views.on_round else left
         await asyncio.sleep(PASS_EVERY)  # whoever waits for the loop comes first
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+            async with asyncio.timeout(max(0.0, idle - PASS_EVERY)):
                 await self._woken.wait()
         if not self._marking.busy:
             await self._traffic.lull(min(PASS_WITHIN, until - self._clock.monotonic()))
@@ -235,6 +236,9 @@ class PoolWorker:
             pool = self._store.pool(self._ref) or pool
         self._refresh(pool)
         session = await self._recipe.prepare(pool)
+        if session is not self._session:  # what was looked at without it was not seen
+            self._session = session
+            self._views.touch_all()
         pool = self._recipe.revised(pool)
         waits = self._look_back.waits(self._ref)
         self._surveyor.look(session, self._recipe.latest)
@@ -299,8 +303,11 @@ class PoolWorker:
             self._views.touch_all()
         if now >= self._relook_at:
             self._relook_at = now + RELOOK
-            self._views.visit_all()
+            self._views.begin_round()
             self._checks.keep(self._store.vms_by_uid(self._ref))
+        if now >= self._visit_at:
+            self._visit_at = now + timedelta(seconds=VISIT_EVERY)
+            self._views.visit_some()
         self._views.ring(now)
 
     # -- observe ------------------------------------------------------------------------------

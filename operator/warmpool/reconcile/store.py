@@ -409,7 +409,7 @@ class Store:
             self._forget[kind](item)
         for uid in self._unread.missed(kind, snapshot.items, snapshot.version):
             with self._shelf_follows(uid):
-                self._unread.gone(uid)
+                self._unread_is_gone(kind, uid)
         return len(lost)
 
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -482,7 +482,14 @@ class Store:
         held = self._tables[kind].drop(body)
         if held is not None:
             self._forget[kind](held)
-        self._unread.gone(body["metadata"]["uid"])
+        self._unread_is_gone(kind, body["metadata"]["uid"])
+
+    def _unread_is_gone(self, kind: Kind, uid: str) -> None:
+        """Who kept a claim's VMs since it could not be read is told that it has ended."""
+        if self.is_unread(uid):
+            self._unread.gone(uid)
+            if kind is Kind.VM_CLAIM:
+                self._tell(Change(kind, claim=ClaimUid(uid)))
 
     def _understood(self, body: Body) -> None:
         uid = body["metadata"]["uid"] if self._unread else ""

@@ -23,8 +23,7 @@ PART: Final = 250
 """VMs at rest that are looked at again in one pass: some milliseconds."""
 
 ROUND_PART: Final = 100
-"""And so many of those that are only visited: beside a flow of claims a pass is a second, and each
-of its milliseconds is one that claims wait."""
+"""And so many of those that are only visited: each millisecond is one that claims wait."""
 
 RESTFUL: Final = (Phase.READY, Phase.TERMINATING)
 """Phases in which a VM may be at rest. A build never is: it is told apart from its neighbours."""
@@ -76,15 +75,23 @@ class Views:
         """Anything may have changed."""
         self._touched.update(self._resting)
 
-    def visit_all(self) -> None:
-        """See after all VMs at rest, in passing."""
+    def begin_round(self) -> None:
+        """All VMs at rest are to be visited, after those that are to be still."""
         self._to_visit.update(dict.fromkeys(self._resting))
+
+    def visit_some(self) -> None:
+        """Touch the next of those that are to be visited."""
+        for uid in list(islice(self._to_visit, ROUND_PART)):
+            del self._to_visit[uid]
+            if uid in self._resting:
+                self._touched.add(uid)
 
     def look(
         self, vms: Mapping[VmUid, Vm], view: Callable[[Vm], VmView], *, whole: bool = False
     ) -> tuple[VmView, ...]:
         """The VMs that are not at rest; with `whole`, all of them."""
         for uid in list(self._resting) if whole else self._next():
+            self._to_visit.pop(uid, None)
             self._wake(uid)
         if whole:
             self._touched.clear()
@@ -126,15 +133,11 @@ class Views:
         self._alarms = {uid: when for uid, when in self._alarms.items() if uid in vms}
 
     def _next(self) -> list[VmUid]:
-        """Touched VMs: all that are new or awake, and a part of those at rest; then some visits."""
+        """Touched VMs: all that are new or awake, and a part of those at rest."""
         new = [uid for uid in self._touched if uid not in self._resting]
         part = list(islice((uid for uid in self._touched if uid in self._resting), PART))
         self._touched.difference_update(new, part)
-        visits = list(islice(self._to_visit, ROUND_PART))
-        for uid in visits:
-            del self._to_visit[uid]
-        seen = {*new, *part}
-        return new + part + [u for u in visits if u in self._resting and u not in seen]
+        return new + part
 
     def _wake(self, uid: VmUid) -> None:
         self.rest.subtract(self._resting.pop(uid, ()))
