@@ -6,14 +6,12 @@ that the table promises, and that nothing was lost, leaked or built twice.
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 
-from lab import SECRET, Lab
+from lab import Lab
 from warmpool.api.names import Kind
 from warmpool.domain.ids import Ref
-from warmpool.reconcile import pools
 from warmpool.sim.faults import ApiFault, DeleteFault, ListFault, OutageFault, SpawnFault
 
 pytestmark = pytest.mark.looptime
@@ -245,21 +243,6 @@ async def test_deleted_behind_our_back() -> None:
         await lab.until(lambda: len(lab.free()) == 2, within=15)
         await lab.until(lambda: lab.condition(pool, READY) == ("False", "Filling"))
         await recovers(lab, pool, 3, built=4)
-
-
-async def test_deleted_behind_our_back_while_the_secret_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A VM that was looked at meanwhile was not seen; a large pool's round takes minutes."""
-    monkeypatch.setattr(pools, "RELOOK", timedelta(hours=1))
-    async with Lab() as lab:
-        pool = await filled(lab, 2)
-        text = lab.cluster.secrets.pop(SECRET)
-        await keeps(lab, lambda: len(lab.free()) == 2, 40)
-        lab.nova.delete(lab.servers()[0], admin=True)
-        await keeps(lab, lambda: len(lab.free()) == 2, 15)
-        lab.cluster.secrets[SECRET] = text
-        await recovers(lab, pool, 2, built=3)
 
 
 async def test_renamed() -> None:
