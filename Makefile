@@ -59,14 +59,15 @@ crds-check: $(READY) ## crds/ and docs/reference/ are what the models say
 SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
 unit: $(READY) ## pure tests, contracts, scenarios
-	@$(SIDE_BY_SIDE) unit-pure unit-stories
+	@$(SIDE_BY_SIDE) unit-first unit-second
 
-.PHONY: unit-pure unit-stories
-unit-pure: $(READY)
-	@$(BIN)/pytest -q -m "not integration" tests/unit tests/contract
+# Halves that take as long as each other: the scenarios alone take three times as long as the rest.
+.PHONY: unit-first unit-second
+unit-first: $(READY)
+	@$(BIN)/pytest -q -m "not integration" tests/unit tests/contract tests/scenario/test_[a-o]*.py
 
-unit-stories: $(READY)
-	@$(BIN)/pytest -q tests/scenario
+unit-second: $(READY)
+	@$(BIN)/pytest -q tests/scenario/test_[p-z]*.py
 
 coverage: $(READY) ## every branch of the pure packages is tested: api, domain, planning
 	@$(BIN)/pytest -q -m "not integration" tests/unit --cov=warmpool.api --cov=warmpool.domain \
