@@ -525,7 +525,7 @@ def undisturbed() -> Path:
         SystemExit: this machine has no memory for that.
     """
     if not IN_MEMORY.is_dir() or shutil.disk_usage(IN_MEMORY).free < ROOM:
-        sys.exit(f"{IN_MEMORY} has not {ROOM >> 30} GiB free: measure with --as-it-comes")
+        sys.exit(f"{IN_MEMORY} has not {ROOM >> 30} GiB free: run bench_claims.py --as-it-comes")
     os.environ.update(rarely_collected())
     return IN_MEMORY
 

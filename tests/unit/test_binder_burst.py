@@ -6,11 +6,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind, Phase
 from warmpool.domain.claims import Undecided
 from warmpool.domain.errors import NotFound
@@ -28,14 +28,6 @@ pytestmark = pytest.mark.looptime
 
 STATUS = 0.03
 """Seconds that the API server takes for the status of a claim; other writes take no time."""
-
-
-class LoopClock:
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 class Written:
