@@ -89,10 +89,13 @@ class Decider:
     def committed(self, entry: LedgerEntry) -> None:
         """An entry stands in the ledger: its VMs are taken, its claim has its answer."""
         claim = ClaimUid(entry.claim.uid)
-        self._answered.add(claim)
-        self._in_ledger.add(claim)
+        self._enter(claim)
         for vm in entry.vms:
             self._store.commit(VmUid(vm.uid), claim)
+
+    def _enter(self, claim: ClaimUid) -> None:
+        self._answered.add(claim)
+        self._in_ledger.add(claim)
 
     def settled(self, entry: LedgerEntry) -> None:
         """It stands in the ledger no more."""
@@ -247,7 +250,7 @@ class Decider:
             bound_at=self._clock.now(),
             vms=chosen,
         )
-        self.committed(entry)
+        self._enter(claim.uid)
         return entry
 
     @staticmethod
