@@ -230,6 +230,18 @@ async def test_a_patch_that_does_not_apply_changes_nothing(
     assert version_of(read) == version_of(made)
 
 
+async def test_a_brief_answer_has_the_metadata_of_the_whole_one(ground: Ground) -> None:
+    made = await ground.cluster.create(Kind.VM_CLAIM, ground.claim())
+    bound = add("/status", {"phase": "Bound", "allocation": allocation("v-1")})
+    brief = await ground.cluster.patch(
+        Kind.VM_CLAIM, ref_of(made), [bound], status=True, brief=True
+    )
+    read = await ground.cluster.get(Kind.VM_CLAIM, ref_of(made))
+    assert "status" not in brief
+    assert brief["metadata"] == read["metadata"]
+    assert read["status"]["phase"] == "Bound"
+
+
 @pytest.mark.parametrize("status", [False, True], ids=["main", "status"])
 async def test_a_test_of_the_version_or_generation_that_holds(ground: Ground, status: bool) -> None:
     made = await ground.cluster.create(Kind.WARM_VM, ground.vm())
@@ -248,6 +260,7 @@ async def test_of_two_replacements_of_one_version_one_is_refused(ground: Ground)
     one = {"metadata": made["metadata"], "spec": made["spec"] | {"holder": "one"}}
     written = await ground.cluster.replace(Kind.BINDING_LEDGER, one)
     assert version_of(written) > version_of(made)
+    assert "spec" not in written, "who replaces it knows what it says"
     two = {"metadata": made["metadata"], "spec": made["spec"] | {"holder": "two"}}
     with pytest.raises(Conflict):
         await ground.cluster.replace(Kind.BINDING_LEDGER, two)

@@ -124,14 +124,20 @@ class FakeCluster:
         return made
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         await asyncio.sleep(ONE_WAY)
         old = self._find(kind, ref)
         new = patched(old, ops)
         answer = self._write(kind, ref, old, _only(kind, old, new, status=status))
         await asyncio.sleep(ONE_WAY)
-        return answer
+        return {"metadata": answer["metadata"]} if brief else answer
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         await asyncio.sleep(ONE_WAY)
@@ -145,7 +151,7 @@ class FakeCluster:
         }
         answer = self._write(kind, ref, old, _only(kind, old, new, status=False))
         await asyncio.sleep(ONE_WAY)
-        return answer
+        return {"metadata": answer["metadata"]}
 
     async def delete(self, kind: Kind, ref: Ref, *, uid: str, version: int) -> None:
         await asyncio.sleep(ONE_WAY)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 from typing import Any, TypeVar
 
 from doubles.cluster import FakeCluster
@@ -73,10 +74,17 @@ class Hand:
         return await self._write(what, lambda: self.api.create(kind, body))
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         what = f"{'status of' if status else 'patch'} {kind.value} {ref.name}"
-        return await self._write(what, lambda: self.api.patch(kind, ref, ops, status=status))
+        patch = partial(self.api.patch, kind, ref, ops, status=status, brief=brief)
+        return await self._write(what, patch)
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         what = f"replace {kind.value}"

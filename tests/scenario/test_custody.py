@@ -60,9 +60,15 @@ class Losing(FakeCluster):
     losses = 0
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
-        body = await super().patch(kind, ref, ops, status=status)
+        body = await super().patch(kind, ref, ops, status=status, brief=brief)
         if self.losses:
             self.losses -= 1
             raise ClusterOutcomeUnknown("cut off")

@@ -55,8 +55,15 @@ class Written:
     async def event(self, namespace: str, body: Body) -> None: ...
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
+        del brief
         if not status:
             self.order.append(kind)
             of = next(op["value"] for op in ops if op["path"] == "/spec/claimRef")
@@ -67,7 +74,13 @@ class Written:
 
 
 def meta(name: str, version: int) -> dict[str, Any]:
-    return {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
+    return {
+        "namespace": "ns",
+        "name": name,
+        "uid": name,
+        "resourceVersion": str(version),
+        "generation": 1,
+    }
 
 
 def vm(metadata: Body, **spec: Any) -> Body:

@@ -35,7 +35,13 @@ class StillClock:
 
 
 def meta(name: str, version: int) -> dict[str, Any]:
-    return {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
+    return {
+        "namespace": "ns",
+        "name": name,
+        "uid": name,
+        "resourceVersion": str(version),
+        "generation": 1,
+    }
 
 
 class SlowCluster:
@@ -67,8 +73,15 @@ class SlowCluster:
         del namespace, body
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
+        del brief
         self.version += 1
         if kind is Kind.VM_CLAIM:
             assert status

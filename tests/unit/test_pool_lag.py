@@ -82,9 +82,16 @@ class LaggingCluster:
         self._touched(ref, deletionTimestamp="2026-01-01T00:01:00Z")
 
     async def patch(
-        self, _kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        _kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         """Take statuses and the removal of finalizers: of these tests' VMs there is no more."""
+        assert not brief
         assert status or ops[-1]["op"] == "remove"
         return self._touched(ref)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from builders import POOL, a_claim_body, a_place, a_pool_body, a_vm_body, after
-from warmpool.api.names import Kind
+from builders import POOL, a_claim_body, a_place, a_pool_body, a_vm, a_vm_body, after
+from warmpool.api.names import ClaimPhase, Kind
+from warmpool.api.v1alpha1.claim import VMClaimStatus
+from warmpool.api.v1alpha1.ledger import LedgerClaim, LedgerEntry, LedgerVM
 from warmpool.domain.cloud import Place
 from warmpool.domain.errors import WentBack
+from warmpool.domain.facts import Claim
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.ports.cluster import Snapshot
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.writing import bound_status, dump
 
 VM1 = VmUid("vm-1")
 LOGS = ClaimUid("uid-of-logs")
@@ -177,6 +182,70 @@ def test_pools_and_claims_come_vanish_and_are_deleted_too(
     store.apply(kind, again, deleted=True)
     store.apply(kind, again, deleted=True)
     assert not known()
+
+
+def a_bound(claim: Claim) -> VMClaimStatus:
+    """What is written on a claim that gets one VM for an hour, fractions of seconds and all."""
+    entry = LedgerEntry(
+        claim=LedgerClaim(namespace=claim.ref.namespace, name=claim.ref.name, uid=claim.uid),
+        bound_at=after(0.123456),
+        vms=[LedgerVM(namespace=POOL.namespace, name="vm-1", uid=VM1, request="data")],
+    )
+    return bound_status(claim, entry, {VM1: a_vm()}, timedelta(hours=1))
+
+
+def test_a_claim_that_is_told_by_its_metadata_is_what_the_api_server_has() -> None:
+    told, read = Store(), Store()
+    for store in (told, read):
+        store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
+    claim = told.claim(LOGS)
+    assert claim is not None
+    status = a_bound(claim)
+    written = a_claim_body(version=2, status=dump(status))
+    told.told(claim, status, {"metadata": written["metadata"]})
+    read.apply(Kind.VM_CLAIM, written)
+    assert told.claim(LOGS) == read.claim(LOGS)
+    assert told.claim(LOGS) != claim
+    assert told.knows(Kind.VM_CLAIM, written), "so the watch only repeats it"
+
+
+def test_of_one_whose_spec_has_changed_meanwhile_the_watch_is_waited_for() -> None:
+    store = Store()
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
+    claim = store.claim(LOGS)
+    assert claim is not None
+    status = a_bound(claim)
+    written = a_claim_body(version=3, status=dump(status), priority=7, meta={"generation": 2})
+    store.told(claim, status, {"metadata": written["metadata"]})
+    assert not store.knows(Kind.VM_CLAIM, written)
+    store.apply(Kind.VM_CLAIM, written)
+    now = store.claim(LOGS)
+    assert now is not None
+    assert (now.spec.priority, now.status) == (7, status)
+
+
+def test_what_is_told_late_takes_nothing_back() -> None:
+    store = Store()
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
+    claim = store.claim(LOGS)
+    assert claim is not None
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=3, status={"phase": "Released"}))
+    store.told(claim, a_bound(claim), {"metadata": a_claim_body(version=2)["metadata"]})
+    now = store.claim(LOGS)
+    assert now is not None
+    assert now.phase is ClaimPhase.RELEASED
+
+
+def test_a_claim_that_is_being_deleted_is_seen_to_be_when_it_is_written() -> None:
+    store = Store()
+    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
+    claim = store.claim(LOGS)
+    assert claim is not None
+    going = a_claim_body(version=2, meta={"deletionTimestamp": after(0).isoformat()})
+    store.told(claim, a_bound(claim), {"metadata": going["metadata"]})
+    now = store.claim(LOGS)
+    assert now is not None
+    assert now.deleting
 
 
 def test_a_ledger_is_none_of_the_stores_business() -> None:

@@ -63,7 +63,13 @@ account of it until somebody applies. Only we write VMs and the ledger, so that 
 nobody anything; keeping it, measured, is a third of what a write of a VM costs the API server, and
 half of what each watch is sent. It has no effect on a create."""
 
-JSON_PATCH: Final = "application/json-patch+json"
+JSON: Final = "application/json"
+
+JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
+
+BRIEFLY: Final = {"Accept": f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+"""Has an answer hold metadata alone: the rest of a ledger, or of a claim's status, is what was just
+sent."""
 
 Observer = Callable[[str, str, int, float], None]
 """Called after each request: method, resource, HTTP status (0: no answer), seconds."""
@@ -217,13 +223,20 @@ class KubeCluster:
         return await self._request("POST", _collection(kind, namespace), body=whole)
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         path = _path(kind, ref) + ("/status" if status else "")
         body = list(ops)
         if kind is Kind.WARM_VM and not status:
             body.append({"op": "add", "path": "/metadata/managedFields", "value": UNTRACKED})
-        return await self._request("PATCH", path, body=body, content_type=JSON_PATCH)
+        headers = JSON_PATCH | BRIEFLY if brief else JSON_PATCH
+        return await self._request("PATCH", path, body=body, headers=headers)
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         meta = body["metadata"]
@@ -231,7 +244,7 @@ class KubeCluster:
         if kind is Kind.BINDING_LEDGER:
             whole["metadata"] = {**meta, "managedFields": UNTRACKED}
         path = _path(kind, Ref(meta.get("namespace", ""), meta["name"]))
-        return await self._request("PUT", path, body=whole)
+        return await self._request("PUT", path, body=whole, headers=BRIEFLY)
 
     async def delete(self, kind: Kind, ref: Ref, *, uid: str, version: int) -> None:
         options = {"preconditions": {"uid": uid, "resourceVersion": str(version)}}
@@ -336,13 +349,11 @@ class KubeCluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        headers = await self._headers()
-        data = None
-        if body is not None:
-            headers["Content-Type"] = content_type
-            data = orjson.dumps(body)
+        """Ask; the answer. With a body, which is JSON unless the headers say otherwise."""
+        data = None if body is None else orjson.dumps(body)
+        sent = {"Accept": JSON, "Content-Type": JSON, **await self._headers(), **(headers or {})}
         started = time.monotonic()
         status = 0
         try:
@@ -351,7 +362,7 @@ class KubeCluster:
                 self._credentials.endpoint.server + path,
                 params=query,
                 data=data,
-                headers=headers,
+                headers=sent,
             ) as response:
                 payload = await response.read()
                 status = response.status

@@ -5,7 +5,7 @@ claim is ever one. What is counted by pool stays until the process ends, though 
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -98,6 +98,7 @@ class Metrics:
             ("verb", "kind", "outcome"),
             QUICK,
         )
+        self._write = cache(self._writes.labels)  # there are few, and three writes to a claim
         self._batch = self._histogram(
             "warmpool_ledger_entries",
             "Bindings in flight at each write of the ledger.",
@@ -138,7 +139,7 @@ class Metrics:
         self._nova.labels(name, outcome).observe(seconds)
 
     def api_write(self, verb: str, kind: str, seconds: float, outcome: str) -> None:
-        self._writes.labels(verb, kind, outcome).observe(seconds)
+        self._write(verb, kind, outcome).observe(seconds)
 
     def ledger(self, entries: int) -> None:
         self._batch.observe(entries)

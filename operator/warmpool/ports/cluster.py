@@ -84,9 +84,17 @@ class Cluster(Protocol):
         ...
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         """Apply a JSON patch, to the status subresource if asked; the new state.
+
+        `brief`: of which the metadata alone is wanted, by who knows what it has written.
 
         Raises:
             NotFound: there is no such object.
@@ -97,7 +105,7 @@ class Cluster(Protocol):
         ...
 
     async def replace(self, kind: Kind, body: Body) -> Body:
-        """Replace an object if it still has the body's resourceVersion; the new state.
+        """Replace an object if it still has the body's resourceVersion; its new metadata.
 
         Raises:
             Conflict: it has another one.

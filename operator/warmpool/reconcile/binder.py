@@ -364,11 +364,13 @@ class Binder:
             patch = put_status(claim.uid, status, phase=claim.phase, version=version)
             self._sent[claim.uid] = claim
             try:
-                body = await self._cluster.patch(Kind.VM_CLAIM, claim.ref, patch, status=True)
+                body = await self._cluster.patch(
+                    Kind.VM_CLAIM, claim.ref, patch, status=True, brief=True
+                )
             except TestFailed:  # changed meanwhile, if not by an attempt whose answer was lost
                 claim = await self._look_up(entry)
                 continue
-            self._store.apply(Kind.VM_CLAIM, body)
+            self._store.told(claim, status, body)
             self._tell_bound(entry, status.placed)
             return True
         self._tell_bound(entry, claim.status.placed)

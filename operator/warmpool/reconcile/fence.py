@@ -51,10 +51,16 @@ class Fenced:
         return await self._cluster.create(kind, body)
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
         self.check()
-        return await self._cluster.patch(kind, ref, ops, status=status)
+        return await self._cluster.patch(kind, ref, ops, status=status, brief=brief)
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         self.check()

@@ -35,9 +35,15 @@ class Metered:
         return await self._timed("create", kind, self._cluster.create(kind, body))
 
     async def patch(
-        self, kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False
+        self,
+        kind: Kind,
+        ref: Ref,
+        ops: Sequence[PatchOp],
+        *,
+        status: bool = False,
+        brief: bool = False,
     ) -> Body:
-        patching = self._cluster.patch(kind, ref, ops, status=status)
+        patching = self._cluster.patch(kind, ref, ops, status=status, brief=brief)
         return await self._timed("patch status" if status else "patch", kind, patching)
 
     async def replace(self, kind: Kind, body: Body) -> Body:

@@ -10,15 +10,17 @@ shows a VM free does not make it free.
 All methods are synchronous: between two awaits of the caller the store does not change.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from warmpool.api.names import ClaimPhase, Kind, Phase
+from warmpool.api.v1alpha1.claim import VMClaimStatus
 from warmpool.domain.cloud import Place
 from warmpool.domain.errors import Unreadable, WentBack
 from warmpool.domain.facts import Claim, Pool, Vm
@@ -120,41 +122,40 @@ class _Table(Generic[T]):
         return lost
 
 
+_Aged = tuple[datetime, Ref, Vm]
+"""A VM behind what it is sorted by; no two have the same name."""
+
+
+def _age(vm: Vm) -> tuple[datetime, Ref]:
+    return (vm.ready_at or vm.created, vm.ref)
+
+
 @dataclass(slots=True)
 class _Free:
     """The free VMs of one pool, by place, and their counts as the planner wants them."""
 
-    places: dict[Place, dict[VmUid, Vm]] = field(default_factory=dict)
+    places: dict[Place, list[_Aged]] = field(default_factory=dict)
+    """The longest ready first."""
     shelf: Shelf = field(default_factory=Shelf)
-    ordered: set[Place] = field(default_factory=set)
-    """Places whose VMs are in the order of their age."""
 
     def add(self, vm: Vm) -> None:
-        here = self.places.setdefault(vm.place, {})
-        if vm.uid not in here:
-            here[vm.uid] = vm
-            self.ordered.discard(vm.place)
-            self.shelf.add(vm.place)
+        here = self.places.setdefault(vm.place, [])
+        at = bisect_left(here, _age(vm))
+        if here[at : at + 1] and here[at][2].uid == vm.uid:
+            return
+        here.insert(at, (*_age(vm), vm))
+        self.shelf.add(vm.place)
 
-    def oldest(self, place: Place) -> Iterable[Vm]:
-        """The VMs at a place, the longest ready first.
-
-        They are sorted when one has come, and stay so however many go.
-        """
-        here = self.places.get(place, {})
-        if here and place not in self.ordered:
-            vms = sorted(here.values(), key=lambda vm: (vm.ready_at or vm.created, vm.ref))
-            here = self.places[place] = {vm.uid: vm for vm in vms}
-            self.ordered.add(place)
-        return here.values()
+    def oldest(self, place: Place, count: int) -> list[Vm]:
+        """So many of the VMs at a place, the longest ready first."""
+        return [vm for _, _, vm in self.places.get(place, [])[:count]]
 
     def remove(self, vm: Vm) -> None:
         here = self.places[vm.place]
-        del here[vm.uid]
+        del here[bisect_left(here, _age(vm))]
         self.shelf.take(vm.place)
         if not here:
             del self.places[vm.place]
-            self.ordered.discard(vm.place)
 
 
 class Store:
@@ -250,7 +251,7 @@ class Store:
 
     def oldest(self, pool: Ref, place: Place, count: int) -> list[Vm]:
         """So many free VMs of a pool at a place, the longest ready first."""
-        return list(islice(self._free[pool].oldest(place), count))
+        return self._free[pool].oldest(place, count)
 
     def stock_version(self, pool: Ref) -> int:
         """A number that changes whenever the free VMs of a pool do."""
@@ -364,6 +365,17 @@ class Store:
             self._replaced(kind, body)
         else:
             self._understood(body)
+
+    def told(self, claim: Claim, status: VMClaimStatus, answer: Body) -> None:
+        """Take in a claim by the metadata that a write of its whole status was answered with.
+
+        What is not in those is as we read it before and wrote it now, unless somebody has changed
+        the spec meanwhile: then the watch, which shows all of it, is waited for.
+        """
+        meta = answer["metadata"]
+        if meta["generation"] == claim.generation and not self.is_unread(claim.uid):
+            version, deleting = int(meta["resourceVersion"]), "deletionTimestamp" in meta
+            self._apply_claim(replace(claim, version=version, status=status, deleting=deleting))
 
     def knows(self, kind: Kind, body: Body) -> bool:
         """Whether this version of an object, or a newer one, has been taken in.
