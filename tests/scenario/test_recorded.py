@@ -128,14 +128,14 @@ def claims_lose(lab: Lab, monkeypatch: pytest.MonkeyPatch, *, arrives: bool) -> 
     """The next two writes of a claim's status get no answer. What was asked each time."""
     patch, phases = lab.cluster.patch, []
 
-    async def lossy(kind: Kind, ref: Ref, ops: Sequence[PatchOp], *, status: bool = False) -> Body:
+    async def lossy(kind: Kind, ref: Ref, ops: Sequence[PatchOp], **how: bool) -> Body:
         if kind is not Kind.VM_CLAIM or len(phases) == 2:
-            return await patch(kind, ref, ops, status=status)
+            return await patch(kind, ref, ops, **how)
         phases.append(ops[-1]["value"]["phase"])
         if not arrives:
             raise ClusterUnavailable("503")
         if len(phases) == 1:
-            await patch(kind, ref, ops, status=status)
+            await patch(kind, ref, ops, **how)
         raise ClusterOutcomeUnknown("the connection was cut")
 
     monkeypatch.setattr(lab.cluster, "patch", lossy)
