@@ -54,7 +54,7 @@ class Mutation:
 UNCONDITIONAL: Final = """\
         whole["metadata"] = {k: v for k, v in meta.items() if k != "resourceVersion"}
         merge = "application/merge-patch+json"
-        return await self._request("PATCH", path, body=whole, content_type=merge)
+        return await self._request("PATCH", path, body=whole, headers={"Content-Type": merge})
 
     async def delete"""
 
@@ -65,7 +65,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         (
             Change(
                 "operator/warmpool/effects/kube.py",
-                '        return await self._request("PUT", path, body=whole)\n'
+                '        return await self._request("PUT", path, body=whole, headers=BRIEFLY)\n'
                 "\n    async def delete",
                 UNCONDITIONAL,
             ),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -209,19 +209,29 @@ def test_a_claim_that_is_told_by_its_metadata_is_what_the_api_server_has() -> No
     assert told.knows(Kind.VM_CLAIM, written), "so the watch only repeats it"
 
 
-def test_of_one_whose_spec_has_changed_meanwhile_the_watch_is_waited_for() -> None:
+GOING: Final = {"deletionTimestamp": after(0).isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "meta"), [({"priority": 7}, {}), ({}, GOING)], ids=["changed", "being deleted"]
+)
+def test_of_one_that_was_changed_meanwhile_the_watch_is_waited_for(
+    spec: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """The API server gives it another generation for either."""
     store = Store()
     store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
     claim = store.claim(LOGS)
     assert claim is not None
     status = a_bound(claim)
-    written = a_claim_body(version=3, status=dump(status), priority=7, meta={"generation": 2})
+    written = a_claim_body(version=3, status=dump(status), meta={"generation": 2, **meta}, **spec)
     store.told(claim, status, {"metadata": written["metadata"]})
     assert not store.knows(Kind.VM_CLAIM, written)
     store.apply(Kind.VM_CLAIM, written)
     now = store.claim(LOGS)
     assert now is not None
-    assert (now.spec.priority, now.status) == (7, status)
+    assert (now.spec.priority, now.deleting) == (spec.get("priority", 0), bool(meta))
+    assert now.status == status
 
 
 def test_what_is_told_late_takes_nothing_back() -> None:
@@ -234,18 +244,6 @@ def test_what_is_told_late_takes_nothing_back() -> None:
     now = store.claim(LOGS)
     assert now is not None
     assert now.phase is ClaimPhase.RELEASED
-
-
-def test_a_claim_that_is_being_deleted_is_seen_to_be_when_it_is_written() -> None:
-    store = Store()
-    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
-    claim = store.claim(LOGS)
-    assert claim is not None
-    going = a_claim_body(version=2, meta={"deletionTimestamp": after(0).isoformat()})
-    store.told(claim, a_bound(claim), {"metadata": going["metadata"]})
-    now = store.claim(LOGS)
-    assert now is not None
-    assert now.deleting
 
 
 def test_a_ledger_is_none_of_the_stores_business() -> None:
@@ -524,11 +522,12 @@ class StoreMachine(RuleBasedStateMachine):
         number=NUMBERS,
         phase=PHASES,
         place=NUMBERS,
+        ready=NUMBERS,
         claim=st.sampled_from([None, None, "logs"]),
         legible=st.sampled_from([True, True, True, False]),
     )
-    def change(
-        self, number: int, phase: str, place: int, claim: str | None, *, legible: bool
+    def change(  # noqa: PLR0913 - each is what may be changed
+        self, number: int, phase: str, place: int, ready: int, claim: str | None, *, legible: bool
     ) -> None:
         """Somebody creates a VM, or writes one; a newer operator, so that we cannot read it."""
         if number not in self.truth:
@@ -542,6 +541,7 @@ class StoreMachine(RuleBasedStateMachine):
             place=a_place(place),
             claim=claim,
         )
+        body["status"]["readyAt"] = after(ready).isoformat()
         self._write(number, body if legible else body | {"spec": "something newer"})
 
     @rule(number=NUMBERS)
@@ -615,8 +615,9 @@ class StoreMachine(RuleBasedStateMachine):
         free = list(self._free())
         assert free_of(self.store) == Counter(place for place, _ in free)
         for number in (1, 2, 3):
-            here = {vm.uid for vm in self.store.oldest(POOL, a_place(number), 99)}
-            assert here == {uid for place, uid in free if place == a_place(number)}
+            here = self.store.oldest(POOL, a_place(number), 99)
+            assert here == sorted(here, key=lambda vm: (vm.ready_at, vm.ref))
+            assert {vm.uid for vm in here} == {u for place, u in free if place == a_place(number)}
 
     @invariant()
     def the_indexes_agree(self) -> None:

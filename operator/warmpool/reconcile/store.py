@@ -152,7 +152,8 @@ class _Free:
 
     def remove(self, vm: Vm) -> None:
         here = self.places[vm.place]
-        del here[bisect_left(here, _age(vm))]
+        _, _, gone = here.pop(bisect_left(here, _age(vm)))
+        assert gone.uid == vm.uid, "its age has changed where it stood"  # noqa: S101
         self.shelf.take(vm.place)
         if not here:
             del self.places[vm.place]
@@ -370,12 +371,13 @@ class Store:
         """Take in a claim by the metadata that a write of its whole status was answered with.
 
         What is not in those is as we read it before and wrote it now, unless somebody has changed
-        the spec meanwhile: then the watch, which shows all of it, is waited for.
+        the spec meanwhile, or begun to delete it: then its generation is another, and the watch,
+        which shows all of it, is waited for.
         """
         meta = answer["metadata"]
         if meta["generation"] == claim.generation and not self.is_unread(claim.uid):
-            version, deleting = int(meta["resourceVersion"]), "deletionTimestamp" in meta
-            self._apply_claim(replace(claim, version=version, status=status, deleting=deleting))
+            version = int(meta["resourceVersion"])
+            self._apply_claim(replace(claim, version=version, status=status))
 
     def knows(self, kind: Kind, body: Body) -> bool:
         """Whether this version of an object, or a newer one, has been taken in.
