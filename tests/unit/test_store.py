@@ -184,6 +184,19 @@ def test_pools_and_claims_come_vanish_and_are_deleted_too(
     assert not known()
 
 
+def a_store_of_claims(*claims: Mapping[str, Any]) -> Store:
+    store = Store()
+    for claim in claims:
+        store.apply(Kind.VM_CLAIM, claim)
+    return store
+
+
+def the_claim(store: Store) -> Claim:
+    claim = store.claim(LOGS)
+    assert claim is not None
+    return claim
+
+
 def a_bound(claim: Claim) -> VMClaimStatus:
     """What is written on a claim that gets one VM for an hour, fractions of seconds and all."""
     entry = LedgerEntry(
@@ -195,11 +208,8 @@ def a_bound(claim: Claim) -> VMClaimStatus:
 
 
 def test_a_claim_that_is_told_by_its_metadata_is_what_the_api_server_has() -> None:
-    told, read = Store(), Store()
-    for store in (told, read):
-        store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
-    claim = told.claim(LOGS)
-    assert claim is not None
+    told, read = (a_store_of_claims(a_claim_body(version=1)) for _ in range(2))
+    claim = the_claim(told)
     status = a_bound(claim)
     written = a_claim_body(version=2, status=dump(status))
     told.told(claim, status, {"metadata": written["metadata"]})
@@ -219,31 +229,24 @@ def test_of_one_that_was_changed_meanwhile_the_watch_is_waited_for(
     spec: dict[str, Any], meta: dict[str, Any]
 ) -> None:
     """The API server gives it another generation for either."""
-    store = Store()
-    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
-    claim = store.claim(LOGS)
-    assert claim is not None
+    store = a_store_of_claims(a_claim_body(version=1))
+    claim = the_claim(store)
     status = a_bound(claim)
     written = a_claim_body(version=3, status=dump(status), meta={"generation": 2, **meta}, **spec)
     store.told(claim, status, {"metadata": written["metadata"]})
     assert not store.knows(Kind.VM_CLAIM, written)
     store.apply(Kind.VM_CLAIM, written)
-    now = store.claim(LOGS)
-    assert now is not None
+    now = the_claim(store)
     assert (now.spec.priority, now.deleting) == (spec.get("priority", 0), bool(meta))
     assert now.status == status
 
 
 def test_what_is_told_late_takes_nothing_back() -> None:
-    store = Store()
-    store.apply(Kind.VM_CLAIM, a_claim_body(version=1))
-    claim = store.claim(LOGS)
-    assert claim is not None
+    store = a_store_of_claims(a_claim_body(version=1))
+    claim = the_claim(store)
     store.apply(Kind.VM_CLAIM, a_claim_body(version=3, status={"phase": "Released"}))
     store.told(claim, a_bound(claim), {"metadata": a_claim_body(version=2)["metadata"]})
-    now = store.claim(LOGS)
-    assert now is not None
-    assert now.phase is ClaimPhase.RELEASED
+    assert the_claim(store).phase is ClaimPhase.RELEASED
 
 
 def test_a_ledger_is_none_of_the_stores_business() -> None:
