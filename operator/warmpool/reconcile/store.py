@@ -122,11 +122,8 @@ class _Table(Generic[T]):
         return lost
 
 
-_Aged = tuple[datetime, Ref, Vm]
-"""A VM behind what it is sorted by; no two have the same name."""
-
-
 def _age(vm: Vm) -> tuple[datetime, Ref]:
+    """By what VMs of a place are sorted. No two have the same name."""
     return (vm.ready_at or vm.created, vm.ref)
 
 
@@ -134,25 +131,24 @@ def _age(vm: Vm) -> tuple[datetime, Ref]:
 class _Free:
     """The free VMs of one pool, by place, and their counts as the planner wants them."""
 
-    places: dict[Place, list[_Aged]] = field(default_factory=dict)
+    places: dict[Place, list[Vm]] = field(default_factory=dict)
     """The longest ready first."""
     shelf: Shelf = field(default_factory=Shelf)
 
     def add(self, vm: Vm) -> None:
         here = self.places.setdefault(vm.place, [])
-        at = bisect_left(here, _age(vm))
-        if here[at : at + 1] and here[at][2].uid == vm.uid:
-            return
-        here.insert(at, (*_age(vm), vm))
-        self.shelf.add(vm.place)
+        at = bisect_left(here, _age(vm), key=_age)
+        if at == len(here) or here[at].uid != vm.uid:
+            here.insert(at, vm)
+            self.shelf.add(vm.place)
 
     def oldest(self, place: Place, count: int) -> list[Vm]:
         """So many of the VMs at a place, the longest ready first."""
-        return [vm for _, _, vm in self.places.get(place, [])[:count]]
+        return self.places.get(place, [])[:count]
 
     def remove(self, vm: Vm) -> None:
         here = self.places[vm.place]
-        _, _, gone = here.pop(bisect_left(here, _age(vm)))
+        gone = here.pop(bisect_left(here, _age(vm), key=_age))
         assert gone.uid == vm.uid, "its age has changed where it stood"  # noqa: S101
         self.shelf.take(vm.place)
         if not here:
