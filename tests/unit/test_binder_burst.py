@@ -17,12 +17,13 @@ from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
-from warmpool.reconcile.binder import GATHER_MAX, PUBLISH_AT_ONCE, WRITE_EVERY, Binder
+from warmpool.reconcile.binder import GATHER_MAX, PUBLISH_AT_ONCE, REST, Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
+from warmpool.reconcile.settling import BETWEEN
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.traffic import FEW, Traffic
+from warmpool.reconcile.traffic import CALM, FEW, Traffic
 
 pytestmark = pytest.mark.looptime
 
@@ -31,11 +32,18 @@ STATUS = 0.03
 
 
 class Written:
-    """An API server that takes down in which order it was written to."""
+    """An API server that takes down in which order it was written to, and beside how much."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, status: float = STATUS, ledger: float = 0.0) -> None:
+        """What a write takes, in seconds."""
         self.order: list[Kind] = []
         self.answered_at_commit: list[int] = []
+        self.settled: list[tuple[float, int]] = []
+        """When a VM was settled, and beside how many statuses."""
+        self.answered: list[float] = []
+        self._status = status
+        self._ledger = ledger
+        self._open = 0
         self.version = 1000
 
     def _meta(self, name: str) -> dict[str, Any]:
@@ -50,6 +58,7 @@ class Written:
 
     async def replace(self, _kind: Kind, body: Body) -> Body:
         self.answered_at_commit.append(Counter(self.order)[Kind.VM_CLAIM])
+        await asyncio.sleep(self._ledger)
         return {**body, "metadata": self._meta("bindings")}
 
     async def event(self, namespace: str, body: Body) -> None: ...
@@ -66,10 +75,14 @@ class Written:
         del brief
         if not status:
             self.order.append(kind)
+            self.settled.append((asyncio.get_running_loop().time(), self._open))
             of = next(op["value"] for op in ops if op["path"] == "/spec/claimRef")
             return vm(self._meta(ref.name), claimRef=of)
-        await asyncio.sleep(STATUS)
+        self._open += 1
+        await asyncio.sleep(self._status)
+        self._open -= 1
         self.order.append(kind)
+        self.answered.append(asyncio.get_running_loop().time())
         return claim(self._meta(ref.name), 1, status=ops[-1]["value"])
 
 
@@ -181,14 +194,65 @@ async def test_of_a_steady_flow_several_share_a_write_of_the_ledger() -> None:
     """Each claim had one of its own, which costs the API server as much as two statuses."""
     store, cluster = a_store(100), Written()
     async with serving(store, cluster):
-        for number in range(100):
-            ask(store, 1, vms=1, first=number)
-            await asyncio.sleep(WRITE_EVERY / 5)
+        await flow(store, 100, every=REST[0] / 5)
         writes = len(cluster.answered_at_commit)
         await asyncio.sleep(1)
-    took = 100 * WRITE_EVERY / 5
+    took = 100 * REST[0] / 5
     assert cluster.order.count(Kind.VM_CLAIM) == 100
-    assert took / GATHER_MAX <= writes <= took / WRITE_EVERY + 1
+    assert took / GATHER_MAX <= writes <= took / REST[0] + 1
+
+
+async def flow(store: Store, count: int, every: float) -> None:
+    """So many claims of one VM, one after the other."""
+    for number in range(count):
+        ask(store, 1, vms=1, first=number)
+        await asyncio.sleep(every)
+
+
+async def test_a_ledger_that_takes_long_to_write_is_written_half_of_the_time() -> None:
+    store, cluster = a_store(100), Written(ledger=0.02)
+    async with serving(store, cluster):
+        await flow(store, 100, every=0.005)
+        writes = len(cluster.answered_at_commit)
+        await asyncio.sleep(1)
+    assert cluster.order.count(Kind.VM_CLAIM) == 100
+    assert 0.5 / GATHER_MAX <= writes <= 0.5 / 0.04 + 1
+
+
+async def test_a_steady_flow_has_no_writes_of_the_ledger_but_its_own() -> None:
+    """What is settled goes with the next binding, not in a write between every two of them."""
+    store, cluster = a_store(100), Written(status=0.003)
+    async with serving(store, cluster):
+        await flow(store, 100, every=0.01)
+        assert len(cluster.answered_at_commit) == 100
+        await asyncio.sleep(2 * CALM)
+        assert len(cluster.answered_at_commit) == 101, "nothing is left in it for long"
+
+
+async def test_vms_are_settled_between_the_answers_of_a_steady_flow() -> None:
+    store, cluster = a_store(40), Written()
+    async with serving(store, cluster):
+        for number in range(20):
+            await flow_of_two(store, number)
+    assert len(cluster.settled) == 40
+    assert not [beside for _, beside in cluster.settled if beside]
+
+
+async def flow_of_two(store: Store, number: int) -> None:
+    """The second claim is being answered when the first has its answer; then there is a pause."""
+    ask(store, 1, vms=1, first=2 * number)
+    await asyncio.sleep(STATUS / 2)
+    ask(store, 1, vms=1, first=2 * number + 1)
+    await asyncio.sleep(STATUS * 2)
+
+
+async def test_a_moment_between_two_answers_is_not_waited_for_for_long() -> None:
+    store, cluster = a_store(100), Written()
+    async with serving(store, cluster):
+        await flow(store, 100, every=STATUS / 2)
+    waited = [at - told for (at, _), told in zip(cluster.settled, cluster.answered, strict=False)]
+    assert len(waited) > 90
+    assert max(waited) <= BETWEEN + 0.01
 
 
 async def test_a_claim_that_comes_alone_is_not_kept_waiting() -> None:

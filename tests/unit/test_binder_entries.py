@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from doubles.virtual_time import LoopClock
 from warmpool.api.names import Kind, Phase
 from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
@@ -24,14 +25,6 @@ from warmpool.reconcile.traffic import Traffic
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, SECOND = VmUid("vm-0"), VmUid("vm-1")
-
-
-class StillClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 0.0
 
 
 def meta(name: str, version: int) -> dict[str, Any]:
@@ -134,22 +127,22 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
     store, cluster = a_store(), SlowCluster()
     ledger: Any = Ledger(
         cluster,  # type: ignore[arg-type]
-        StillClock(),
+        LoopClock(),
         namespace="ns",
         holder="me",
         new_installation=lambda: InstallationId("i"),
     )
     await ledger.take_over()
-    announcer = Announcer(cluster, StillClock(), "me")  # type: ignore[arg-type]
+    announcer = Announcer(cluster, LoopClock(), "me")  # type: ignore[arg-type]
     binder = Binder(
         store,
         ledger,
         cluster,  # type: ignore[arg-type]
-        StillClock(),
-        traffic=Traffic(StillClock()),
+        LoopClock(),
+        traffic=Traffic(LoopClock()),
         announcer=announcer,
         want=lambda _: None,
-        recorder=Recorder(store, StillClock(), unheard),
+        recorder=Recorder(store, LoopClock(), unheard),
         waits=lambda _: False,
         is_anothers=no_ones,
     )

@@ -56,3 +56,16 @@ async def test_few_are_few() -> None:
     asyncio.get_running_loop().call_later(0.2, traffic.ended, 1)
     assert await took(asyncio.ensure_future(traffic.few(1))) == pytest.approx(0.2)
     assert await took(asyncio.ensure_future(traffic.few(1))) == 0
+
+
+async def test_it_is_quiet_a_while_after_the_last_answer() -> None:
+    traffic = Traffic(LoopClock())
+    assert traffic.is_quiet
+    with traffic.answer():
+        await asyncio.sleep(1)
+        assert not traffic.is_quiet
+    assert await took(lull(traffic, 1)) == 0, "nobody is answered now"
+    await asyncio.sleep(CALM - 0.01)
+    assert not traffic.is_quiet
+    await asyncio.sleep(0.02)
+    assert traffic.is_quiet

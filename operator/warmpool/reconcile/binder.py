@@ -49,7 +49,7 @@ from warmpool.reconcile.removals import Removals
 from warmpool.reconcile.retries import pause_after
 from warmpool.reconcile.settling import Settler
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.traffic import TICK, Traffic
+from warmpool.reconcile.traffic import CALM, TICK, Traffic
 from warmpool.reconcile.vitals import TURN_EVERY, Beat
 from warmpool.reconcile.writing import (
     bound_status,
@@ -76,10 +76,10 @@ VM, 9 ms with 300), which the statuses then lack..."""
 GATHER_MAX: Final = 0.1
 """...and so many seconds at most while there are many of them."""
 
-WRITE_EVERY: Final = 0.01
-"""Seconds from one turn, and its write of the ledger, to the next at least, while claims are being
-answered. One that comes alone is not kept waiting; 100 claims/s have it written 40 to 60 times a
-second."""
+REST: Final = (0.005, 0.05)
+"""Seconds from one turn, and its write of the ledger, to the next, while claims are being answered:
+the least and the most. Between them there are as many as the write took: an API server that is slow
+to write has the more claims gather for the next. One that comes alone is not kept waiting."""
 
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
@@ -139,6 +139,7 @@ class Binder:
             store, ledger, cluster, clock, traffic=traffic, finished=self._finished
         )
         self._served_at = float("-inf")
+        self._rest = 0.0
         self._waits = waits
         self._is_anothers = is_anothers
         self._taken_back: set[ClaimUid] = set()
@@ -231,7 +232,7 @@ class Binder:
 
     async def _gather(self) -> None:
         """Let claims come together for one write of the ledger, while there is enough to do."""
-        left = self._served_at + WRITE_EVERY - self._clock.monotonic()
+        left = self._served_at + self._rest - self._clock.monotonic()
         if self._traffic.answering >= SEVERAL:
             await asyncio.sleep(GATHER)
             await self._traffic.few(GATHER_MAX - GATHER)
@@ -252,7 +253,7 @@ class Binder:
         if self._wake_at is not None:
             left = min(left, max(0.0, (self._wake_at - self._clock.now()).total_seconds()))
         if self._settled or self._ledger.removals:
-            left = min(left, IDLE_DROP)
+            left = min(left, CALM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._woken.wait()
@@ -267,7 +268,8 @@ class Binder:
         self._want(decided.wanted)
         due = self._is_drop_due() or self._ledger.due_in() < TICK
         if decided.bindings or self._removals.waiting() or due:
-            await self._commit(decided.bindings)
+            with self._traffic.answer():
+                await self._commit(decided.bindings)
         for entry in decided.bindings:
             self._spawn(tasks, self._carry_out(entry, first=True), len(entry.vms))
         for claim, shortage in decided.refusals:
@@ -280,7 +282,10 @@ class Binder:
         drop, remove = set(self._settled), self._removals.waiting()
         dropped = [e for e in self._ledger.entries if e.claim.uid in drop]
         over = self._removals.over(self._ledger.removals)
+        started = self._clock.monotonic()
         await self._ledger.commit(bindings, drop, remove=remove, removed=over)
+        took = self._clock.monotonic() - started
+        self._rest = min(max(took, REST[0]), REST[1])
         self._removals.committed(remove)
         self._settled -= drop
         for entry in dropped:
@@ -292,7 +297,7 @@ class Binder:
 
     def _is_drop_due(self) -> bool:
         """Finished entries go when there is nothing better to do, but not later and later."""
-        idle = not self._woken.is_set() and not self._traffic.answering
+        idle = not self._woken.is_set() and self._traffic.is_quiet
         if self._settled:
             return idle or self._clock.monotonic() >= self._drop_by
         return idle and bool(self._removals.over(self._ledger.removals))

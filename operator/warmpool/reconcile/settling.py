@@ -38,6 +38,10 @@ SETTLE_ASIDE: Final = 2
 """...and while some are. A steady flow of claims would otherwise find all these writes before it in
 the API server now and then: they have to be as steady."""
 
+BETWEEN: Final = 0.05
+"""Seconds after its claim's answer for which a VM waits for a moment in which no other is being
+answered: of a flow of 100/s, each takes a fraction of the time to the next."""
+
 SETTLE_WITHIN: Final = 1.5
 """Seconds after which settling waits no longer: the ledger is written whole each time, so a long
 one makes every claim wait."""
@@ -118,12 +122,13 @@ class Settler:
         """
         pause = None
         for vm in entry.vms:
-            calm = await self._traffic.calm(published + SETTLE_WITHIN)
+            await self._traffic.calm(published + SETTLE_WITHIN)
             try:
-                if calm or self._clock.monotonic() >= published + BEHIND:
+                if self._traffic.is_quiet or self._clock.monotonic() >= published + BEHIND:
                     await self._settle_vm(entry, vm)
                 else:
                     async with aside:
+                        await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
                         await self._settle_vm(entry, vm)
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
                 return pause_after(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 from warmpool.ports.clock import Clock
@@ -27,6 +28,7 @@ class Traffic:
         self._clock = clock
         self._vms = 0
         self._burst_at = float("-inf")
+        self._answered_at = float("-inf")
         self._are_few = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -47,15 +49,30 @@ class Traffic:
         self._look_for_burst()
         self.answering -= 1
         self._vms -= vms
+        self._answered_at = self._clock.monotonic()
         if self.answering <= FEW:
             self._are_few.set()
         if not self.answering:
             self._is_idle.set()
 
+    @contextlib.contextmanager
+    def answer(self) -> Iterator[None]:
+        """Something is done that claims wait for, while inside."""
+        self.began(0)
+        try:
+            yield
+        finally:
+            self.ended(0)
+
     @property
     def in_burst(self) -> bool:
         """Whether a burst is under way. May be asked in any thread."""
         return self._vms >= BURST or self._clock.monotonic() < self._burst_at + CALM
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no claim has been answered for a while."""
+        return not self.answering and self._clock.monotonic() >= self._answered_at + CALM
 
     def _look_for_burst(self) -> None:
         if self._vms >= BURST:
@@ -82,5 +99,5 @@ class Traffic:
         latest = self._clock.monotonic() + within
         while not await self.calm(latest) and (left := latest - self._clock.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(max(left, TICK)):
                     await self._is_idle.wait()
