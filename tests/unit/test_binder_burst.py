@@ -21,7 +21,7 @@ from warmpool.reconcile.binder import GATHER_MAX, PUBLISH_AT_ONCE, REST, Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
-from warmpool.reconcile.settling import BETWEEN
+from warmpool.reconcile.settling import BETWEEN, SETTLE_AT_ONCE
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.traffic import CALM, FEW, Traffic
 
@@ -34,7 +34,7 @@ STATUS = 0.03
 class Written:
     """An API server that takes down in which order it was written to, and beside how much."""
 
-    def __init__(self, *, status: float = STATUS, ledger: float = 0.0) -> None:
+    def __init__(self, *, status: float = STATUS, ledger: float = 0.0, vm: float = 0.0) -> None:
         """What a write takes, in seconds."""
         self.order: list[Kind] = []
         self.answered_at_commit: list[int] = []
@@ -43,6 +43,7 @@ class Written:
         self.answered: list[float] = []
         self._status = status
         self._ledger = ledger
+        self._vm = vm
         self._open = 0
         self.version = 1000
 
@@ -74,6 +75,7 @@ class Written:
     ) -> Body:
         del brief
         if not status:
+            await asyncio.sleep(self._vm)
             self.order.append(kind)
             self.settled.append((asyncio.get_running_loop().time(), self._open))
             of = next(op["value"] for op in ops if op["path"] == "/spec/claimRef")
@@ -166,6 +168,17 @@ async def test_vms_of_a_few_large_claims_are_settled_when_all_have_their_answer(
     async with serving(store, cluster):
         await asyncio.sleep(2)
     assert cluster.order == [Kind.VM_CLAIM] * 20 + [Kind.WARM_VM] * 100
+
+
+async def test_vms_are_settled_many_at_a_time_when_a_burst_is_over() -> None:
+    """And stay so, although the ledger is written meanwhile to drop what is."""
+    store, cluster = a_store(200), Written(ledger=0.01, vm=0.01)
+    ask(store, 200, vms=1)
+    async with serving(store, cluster):
+        await asyncio.sleep(5)
+    assert len(cluster.settled) == 200
+    last, _ = cluster.settled[-1]
+    assert last - cluster.answered[-1] < CALM + 1.5 * 200 * 0.01 / SETTLE_AT_ONCE
 
 
 async def test_vms_of_a_claim_that_comes_alone_are_settled_at_once() -> None:

@@ -89,8 +89,8 @@ SEARCHES: Final = 2
 taken by whoever waits for a name server."""
 
 IDLE_DROP: Final = 0.5
-"""Seconds after which settled entries are dropped although no claim is bound: until then their VMs
-can be neither released nor looked after."""
+"""Seconds after which settled entries are dropped although claims are being answered, none of them
+with VMs. Until then theirs can be neither released nor looked after."""
 
 
 class Binder:
@@ -267,9 +267,11 @@ class Binder:
             tasks.create_task(self._search(search))
         self._want(decided.wanted)
         due = self._is_drop_due() or self._ledger.due_in() < TICK
-        if decided.bindings or self._removals.waiting() or due:
+        if decided.bindings:
             with self._traffic.answer():
                 await self._commit(decided.bindings)
+        elif self._removals.waiting() or due:
+            await self._commit(())
         for entry in decided.bindings:
             self._spawn(tasks, self._carry_out(entry, first=True), len(entry.vms))
         for claim, shortage in decided.refusals:
@@ -288,6 +290,7 @@ class Binder:
         self._rest = min(max(took, REST[0]), REST[1])
         self._removals.committed(remove)
         self._settled -= drop
+        self._drop_by = self._clock.monotonic() + IDLE_DROP
         for entry in dropped:
             self._let_go(entry)
         for claim in self._taken_back & drop:

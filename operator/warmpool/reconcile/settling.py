@@ -32,11 +32,11 @@ from warmpool.reconcile.writing import bind_vm
 log = logging.getLogger(__name__)
 
 SETTLE_AT_ONCE: Final = 16
-"""VMs being settled when no claim is under way..."""
+"""VMs being settled when no claim has been under way for a while..."""
 
 SETTLE_ASIDE: Final = 2
-"""...and while some are. A steady flow of claims would otherwise find all these writes before it in
-the API server now and then: they have to be as steady."""
+"""...and while some are, or just were. A steady flow of claims would otherwise find all these
+writes before it in the API server now and then: they have to be as steady."""
 
 BETWEEN: Final = 0.05
 """Seconds after its claim's answer for which a VM waits for a moment in which no other is being
@@ -127,8 +127,8 @@ class Settler:
                 if self._traffic.is_quiet or self._clock.monotonic() >= published + BEHIND:
                     await self._settle_vm(entry, vm)
                 else:
+                    await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
                     async with aside:
-                        await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
                         await self._settle_vm(entry, vm)
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
                 return pause_after(error)
