@@ -39,9 +39,8 @@ WITHIN: Final = 2.0
 
 FARTHER: Final = (10, 1_000)
 """Each tenth walk is over what has survived the others, too, and each thousandth over all that has
-come since the start (45 ms, after 10,000 VMs): there is always some garbage, since kopf leaves 24
-objects in a cycle at each event, but little of it grows old."""
-
+come since the start (45 ms, after 10,000 VMs): what leaves garbage, as kopf does at each event that
+it gets (24 objects in a cycle), is seldom, and little of it grows old."""
 
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds for which a thread may keep the others from running Python. With the default, ten times

@@ -1,13 +1,13 @@
 """`/livez` and `/readyz` as the kubelet asks them."""
 
 from collections.abc import AsyncIterator
+from operator import call
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from builders import NOW
-from warmpool.embed.watching import at_once
 from warmpool.handlers import probes
 from warmpool.handlers.hosting import Streams, unwatched
 from warmpool.reconcile.vitals import STUCK_AFTER, Vitals
@@ -97,7 +97,7 @@ async def test_a_stream_is_ready_when_it_is_watched_and_alive_while_it_is_tried(
     vitals = Vitals(clock)
     for resource in ("warmpools", "warmvms"):
         vitals.need(unwatched(resource))
-    streams = Streams(vitals, at_once, lambda: None)
+    streams = Streams(vitals, call, lambda: None)
     async with aiohttp.ClientSession(trace_configs=[streams.trace()]) as session:
         with streams.taken(["warmpools", "warmvms"]):
             clock.advance(3600)
@@ -117,7 +117,7 @@ async def test_a_stream_is_ready_when_it_is_watched_and_alive_while_it_is_tried(
 async def test_a_list_is_told_of_even_if_it_is_empty(api_server: str) -> None:
     """Of one that shows no object kopf tells nothing, and all that we hold has vanished then."""
     told: list[str] = []
-    streams = Streams(Vitals(ManualClock(NOW)), at_once, lambda: told.append("relisted"))
+    streams = Streams(Vitals(ManualClock(NOW)), call, lambda: told.append("relisted"))
     async with aiohttp.ClientSession(trace_configs=[streams.trace()]) as session:
         with streams.taken(["warmpools", "warmvms"]):
             await session.get(f"{api_server}/warmpools?watch=true")

@@ -24,8 +24,8 @@ from warmpool.effects.kube import Credentials, KubeCluster
 from warmpool.effects.sockets import Sockets
 from warmpool.embed.candidate import Candidate
 from warmpool.embed.telling import Telling
-from warmpool.embed.watching import apart, at_once, into
-from warmpool.handlers import hosting, objects, probes
+from warmpool.embed.watching import apart, into
+from warmpool.handlers import hosting, intake, objects, probes
 from warmpool.planning.claimable import claimable
 from warmpool.reconcile.fit import Answer, ask, question_of
 from warmpool.reconcile.replicas import Leader, Member, as_identity, read_leader, read_member
@@ -197,15 +197,17 @@ class Replica:
                 tasks.create_task(cluster.keep_warm(), name="connections")
 
     async def _watch(self, login: Credentials, comparer: Comparer, stop: asyncio.Event) -> None:
-        post = at_once if self._own_loop else into(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        post = loop.call_soon if self._own_loop else into(loop)
         streams = hosting.Streams(self.vitals, post, comparer.relisted)
         feed = partial(objects.register, store=self._store, post=post)
+        take = partial(intake.take, self._store, post)
         run = partial(hosting.watch, feed, objects.RESOURCES, login, streams)
         sockets = Sockets()
 
         async def watch(stop: asyncio.Event) -> None:
             try:
-                await run(stop, knows=self._store.knows, open_socket=sockets)
+                await run(stop, take=take, open_socket=sockets)
             finally:
                 await sockets.hang_up()
 

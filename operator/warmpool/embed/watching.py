@@ -12,15 +12,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from warmpool.handlers.hosting import Post
+from warmpool.handlers.intake import Post
 
 Watch = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """Runs until the event, of the loop it runs in, is set."""
-
-
-def at_once(call: Callable[..., object], *args: object) -> None:
-    """Post within one loop: just do it."""
-    call(*args)
 
 
 def into(loop: asyncio.AbstractEventLoop) -> Post:

@@ -12,7 +12,7 @@ import kopf
 from aiohttp.connector import AddrInfoType
 
 from warmpool.api.names import KOPF_FINALIZER
-from warmpool.handlers.echoes import Knows, sieved
+from warmpool.handlers.intake import Post, Take, sieved
 from warmpool.ports.cluster import Login
 from warmpool.reconcile.vitals import Beat, Vitals
 
@@ -24,9 +24,6 @@ LOGIN_EVERY: Final = 1.0
 
 OpenSocket = Callable[[AddrInfoType], socket.socket]
 """Make a socket that can be connected to an address."""
-
-Post = Callable[..., object]
-"""Have a function called with arguments in the loop that the store belongs to."""
 
 LAST_BACKOFF: Final = 3.0
 """Seconds between two attempts to reach an API server that has been away for a while."""
@@ -160,7 +157,7 @@ def _register_login(
     registry: kopf.OperatorRegistry,
     login: Login,
     streams: Streams,
-    knows: Knows,
+    take: Take,
     open_socket: OpenSocket,
 ) -> None:
     """Kopf speaks to the API server with the same credentials as we do, in a session of its own."""
@@ -188,7 +185,7 @@ def _register_login(
             ),
             headers=info.as_http_headers(),
             trace_configs=[streams.trace()],
-            response_class=sieved(knows),
+            response_class=sieved(take),
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
@@ -200,17 +197,17 @@ async def watch(  # noqa: PLR0913 - what it runs, and what with
     streams: Streams,
     stop: asyncio.Event,
     *,
-    knows: Knows,
+    take: Take,
     open_socket: OpenSocket,
 ) -> None:
     """Run kopf until `stop` is set.
 
-    `register` enters the handlers, which watch these resources; what `knows` knows does not get as
-    far as them. What `open_socket` made may be open at the end: TLS connections say goodbye after
-    their session is closed.
+    `register` enters the handlers, which watch these resources; what `take` takes in does not get
+    as far as them. What `open_socket` made may be open at the end: TLS connections say goodbye
+    after their session is closed.
     """
     registry = kopf.OperatorRegistry()
-    _register_login(registry, login, streams, knows, open_socket)
+    _register_login(registry, login, streams, take, open_socket)
     register(registry)
     with streams.taken(resources):
         await kopf.operator(

@@ -9,7 +9,7 @@ from typing import Any
 import kopf
 
 from warmpool.api.names import GROUP, VERSION, Kind
-from warmpool.handlers.hosting import Post
+from warmpool.handlers.intake import Post
 from warmpool.reconcile.store import Store
 
 WATCHED = (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM)

@@ -1,10 +1,11 @@
-"""What the watch only repeats does not get as far as kopf, and all else does."""
+"""What a watch shows is in the store before kopf sees it, which sees next to nothing."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from itertools import count
+from operator import call
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import API_VERSION, Kind
-from warmpool.handlers.echoes import Sieve, is_echo, sieved
+from warmpool.domain.ids import ClaimUid
+from warmpool.handlers.intake import Post, Sieve, sieved, take
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 
@@ -42,12 +44,17 @@ class Content:
             yield chunk
 
 
-async def shown(store: Store, chunks: Sequence[bytes]) -> list[bytes]:
+async def shown(store: Store, chunks: Sequence[bytes], post: Post = call) -> list[bytes]:
     """The lines that kopf gets to see."""
     content: Any = Content(chunks)
-    sieve = Sieve(content, partial(is_echo, store.knows))
+    sieve = Sieve(content, partial(take, store, post))
     got = b"".join([chunk async for chunk in sieve.iter_chunked(1024)])
     return got.splitlines()
+
+
+def version(store: Store, name: str = "c") -> int:
+    known = store.claim(ClaimUid(name))
+    return known.version if known is not None else 0
 
 
 @pytest.fixture
@@ -58,14 +65,28 @@ def store() -> Store:
     return store
 
 
-async def test_only_what_is_newer_than_what_is_known_gets_through(store: Store) -> None:
+async def test_what_is_shown_is_in_the_store_and_not_shown_to_kopf(store: Store) -> None:
     lines = [
         line("ADDED", claim(3)),
         line("MODIFIED", claim(5)),
         line("MODIFIED", claim(6)),
         line("ADDED", claim(4, name="another")),
     ]
-    assert await shown(store, [b"\n".join([*lines, b""])]) == lines[2:]
+    assert await shown(store, [b"\n".join([*lines, b""])]) == []
+    assert (version(store), version(store, "another")) == (6, 4)
+
+
+async def test_only_what_is_not_known_is_read(store: Store) -> None:
+    posted: list[object] = []
+    lines = [line("ADDED", claim(3)), line("MODIFIED", claim(5)), line("MODIFIED", claim(6))]
+    await shown(store, [b"\n".join([*lines, b""])], post=lambda *what: posted.append(what))
+    assert posted == [(store.apply, Kind.VM_CLAIM, claim(6))]
+
+
+async def test_an_end_is_shown_to_kopf_with_what_is_taken_in(store: Store) -> None:
+    lines = [line("MODIFIED", claim(6)), line("DELETED", claim(7)), line("ADDED", claim(8, "d"))]
+    assert await shown(store, [b"\n".join([*lines, b""])]) == lines[1:2]
+    assert (version(store), version(store, "d")) == (6, 8)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,7 @@ async def test_only_what_is_newer_than_what_is_known_gets_through(store: Store) 
         pytest.param(
             line("ADDED", {**claim(5), "apiVersion": "v1", "kind": "Namespace"}), id="of others"
         ),
-        pytest.param(line("MODIFIED", {**claim(5), "kind": "WarmPool"}), id="of no known kind"),
+        pytest.param(line("MODIFIED", {**claim(5), "kind": "Widget"}), id="of no known kind"),
     ],
 )
 async def test_what_kopf_goes_by_always_passes(store: Store, body: bytes) -> None:
@@ -88,35 +109,40 @@ async def test_what_kopf_goes_by_always_passes(store: Store, body: bytes) -> Non
 
 
 async def test_lines_are_whole_however_they_arrive(store: Store) -> None:
-    lines = [line("MODIFIED", claim(version)) for version in (5, 6, 7)]
+    lines = [line("DELETED", claim(version)) for version in (5, 6, 7)]
     text = b"\n".join([*lines, b""])
     for size in (1, 7, 64, len(text)):
         chunks = [text[at : at + size] for at in range(0, len(text), size)]
-        assert await shown(store, chunks) == lines[1:], size
+        assert await shown(store, chunks) == lines, size
 
 
 async def test_an_answer_of_the_same_moment_is_waited_for(store: Store) -> None:
-    """Else up to half of all echoes are read by kopf: both come by the same turn of the loop."""
-    task = asyncio.ensure_future(shown(store, [line("MODIFIED", claim(6)) + b"\n"]))
+    """Else up to half of all echoes are read once more: both come by the same turn of the loop."""
+    posted: list[object] = []
+    echo = [line("MODIFIED", claim(6)) + b"\n"]
+    task = asyncio.ensure_future(shown(store, echo, post=lambda *what: posted.append(what)))
     for _ in range(2):
         await asyncio.sleep(0)
     store.apply(Kind.VM_CLAIM, claim(6))
     assert await task == []
+    assert posted == []
 
 
-async def test_a_stream_in_which_nothing_is_new_is_not_silent(
+async def test_a_stream_of_which_all_is_taken_in_is_not_silent(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kopf would take it for dead, and go on from where it last heard of it."""
-    echo = line("MODIFIED", claim(5))
+    lines = [line("MODIFIED", claim(version)) for version in range(6, 20)]
+    chunks = [b"\n".join([*pair, b""]) for pair in zip(lines[::2], lines[1::2], strict=True)]
     times = count()
-    monkeypatch.setattr("warmpool.handlers.echoes.monotonic", lambda: 4 * next(times))
-    assert await shown(store, [echo + b"\n"] * 7) == [echo] * 2, "once in ten seconds"
+    monkeypatch.setattr("warmpool.handlers.intake.monotonic", lambda: 4 * next(times))
+    assert await shown(store, chunks) == [lines[5], lines[11]], "the last, once in ten seconds"
+    assert version(store) == 19
 
 
 # -- over HTTP ------------------------------------------------------------------------------------
 
-LINES = [line("MODIFIED", claim(5)), line("MODIFIED", claim(6))]
+LINES = [line("MODIFIED", claim(6)), line("DELETED", claim(7))]
 
 
 @contextlib.asynccontextmanager
@@ -139,7 +165,7 @@ async def watching(store: Store, end: str) -> AsyncIterator[aiohttp.ClientRespon
     app.router.add_get("/claims", watch)
     async with (
         TestServer(app) as server,
-        aiohttp.ClientSession(response_class=sieved(store.knows)) as session,
+        aiohttp.ClientSession(response_class=sieved(partial(take, store, call))) as session,
         session.get(server.make_url("/claims?watch=true")) as response,
     ):
         yield response
@@ -175,7 +201,7 @@ async def test_what_is_no_watch_is_read_as_it_is(store: Store) -> None:
     async with watching(store, "ended") as watch:
         url = watch.url.with_query({})
         async with (
-            aiohttp.ClientSession(response_class=sieved(store.knows)) as session,
+            aiohttp.ClientSession(response_class=sieved(partial(take, store, call))) as session,
             session.get(url) as response,
         ):
             assert await read(response) == LINES
