@@ -17,7 +17,7 @@ from warmpool.domain.errors import NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
-from warmpool.reconcile.binder import GATHER_MAX, PUBLISH_AT_ONCE, REST, Binder
+from warmpool.reconcile.binder import PUBLISH_AT_ONCE, Binder
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
 from warmpool.reconcile.recorder import Recorder, unheard
@@ -203,18 +203,6 @@ async def test_claims_gather_while_many_are_being_answered_and_no_longer() -> No
     assert many - FEW <= second < many
 
 
-async def test_of_a_steady_flow_several_share_a_write_of_the_ledger() -> None:
-    """Each claim had one of its own, which costs the API server as much as two statuses."""
-    store, cluster = a_store(100), Written()
-    async with serving(store, cluster):
-        await flow(store, 100, every=REST[0] / 5)
-        writes = len(cluster.answered_at_commit)
-        await asyncio.sleep(1)
-    took = 100 * REST[0] / 5
-    assert cluster.order.count(Kind.VM_CLAIM) == 100
-    assert took / GATHER_MAX <= writes <= took / REST[0] + 1
-
-
 async def flow(store: Store, count: int, every: float) -> None:
     """So many claims of one VM, one after the other."""
     for number in range(count):
@@ -222,14 +210,27 @@ async def flow(store: Store, count: int, every: float) -> None:
         await asyncio.sleep(every)
 
 
-async def test_a_ledger_that_takes_long_to_write_is_written_half_of_the_time() -> None:
-    store, cluster = a_store(100), Written(ledger=0.02)
+async def test_claims_that_come_while_the_ledger_is_written_share_the_next_write() -> None:
+    """Each claim had one of its own, which costs the API server as much as two statuses."""
+    store, cluster = a_store(100), Written(status=0.003, ledger=0.02)
     async with serving(store, cluster):
         await flow(store, 100, every=0.005)
         writes = len(cluster.answered_at_commit)
         await asyncio.sleep(1)
     assert cluster.order.count(Kind.VM_CLAIM) == 100
-    assert 0.5 / GATHER_MAX <= writes <= 0.5 / 0.04 + 1
+    assert writes <= 0.5 / 0.02 + 1
+
+
+async def test_a_claim_waits_for_no_more_than_what_is_being_written() -> None:
+    """A pause after each write of the ledger would let a flow pile up."""
+    store, cluster = a_store(2), Written(ledger=0.01)
+    async with serving(store, cluster):
+        ask(store, 1, vms=1)
+        await asyncio.sleep(0.012)
+        assert not cluster.answered, "the first is being answered"
+        ask(store, 1, vms=1, first=1)
+        await asyncio.sleep(0.001)
+        assert len(cluster.answered_at_commit) == 2
 
 
 async def test_a_steady_flow_has_no_writes_of_the_ledger_but_its_own() -> None:
