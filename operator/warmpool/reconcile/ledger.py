@@ -193,9 +193,11 @@ class Ledger:
             except (ClusterUnavailable, Forbidden) as error:
                 log.info("the ledger is not written yet: %s", error)
                 await asyncio.sleep(pause_after(error))
-            except ClusterOutcomeUnknown:
+            except ClusterOutcomeUnknown as error:
                 if await self._is_written(wanted):
                     return
+                log.info("the ledger is not written yet: %s", error)
+                await asyncio.sleep(pause_after(error))
             else:
                 return
 
