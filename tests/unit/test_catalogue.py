@@ -440,3 +440,37 @@ def test_an_entry_that_nobody_uses_says_so() -> None:
 def test_a_spec_of_the_model_is_read_as_the_object_is() -> None:
     spec = VMFlavorSpec.model_validate({"flavor": "f", "image": {"name": "i"}})
     assert entry_of("x", spec) == Entry("x", "f", "i")
+
+
+def another(body: dict[str, Any]) -> dict[str, Any]:
+    """One that was made under the same name when the first was gone."""
+    return {**body, "metadata": {**body["metadata"], "uid": "another"}}
+
+
+def test_what_was_deleted_is_not_in_force_for_a_malformed_one_of_its_name() -> None:
+    """Of its end we may hear last."""
+    flavors, _ = a_catalogue(a_body(version=10))
+    flavors.apply(another(a_body(version=12, flavor=7)))
+    flavors.apply(a_body(version=11), deleted=True)
+    found = flavors.find("g2")
+    assert isinstance(found.entry, NoEntry)
+    assert found.entry.reason is Reason.ENTRY_MALFORMED
+
+
+def test_an_end_that_is_told_late_leaves_the_next_of_that_name_in_force() -> None:
+    for body in (a_body(version=10), a_body(version=10, flavor=7)):
+        flavors, told = a_catalogue(body)
+        flavors.apply(another(a_body(version=12, flavor="m1.huge")))
+        flavors.apply(a_body(version=11), deleted=True)
+        entry = flavors.find("g2").entry
+        assert isinstance(entry, Entry)
+        assert entry.flavor == "m1.huge"
+        assert told == ["g2"]
+
+
+def test_a_list_leaves_a_malformed_one_that_is_newer() -> None:
+    flavors, _ = a_catalogue(a_body(version=12, flavor=7))
+    assert flavors.reconcile(Snapshot((), 9)) == 0
+    found = flavors.find("g2").entry
+    assert isinstance(found, NoEntry)
+    assert found.reason is Reason.ENTRY_MALFORMED

@@ -27,13 +27,21 @@ class Held:
     """Why a newer version is not in force. None: there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """One of which there is no good version at all."""
+
+    uid: str
+    version: int
+    why: NoEntry
+
+
 class Flavors:
     """`ports.catalogue.Catalogue` over VMFlavor objects."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
-        self._malformed: dict[str, NoEntry] = {}
-        """Why there is no good version at all."""
+        self._malformed: dict[str, _Malformed] = {}
         self._gone: dict[str, int] = {}
         """The version in which one was deleted, until a list is newer."""
         self._floor = 0
@@ -46,7 +54,7 @@ class Flavors:
         if held is not None:
             return Found(held.entry, held.stale)
         if name in self._malformed:
-            return Found(self._malformed[name])
+            return Found(self._malformed[name].why)
         text = f"there is no VMFlavor {name!r}: create it, or name another in flavorRef"
         return Found(NoEntry(Reason.ENTRY_NOT_FOUND, text))
 
@@ -61,21 +69,28 @@ class Flavors:
     # -- feeding ------------------------------------------------------------------------------
 
     def apply(self, body: Body, *, deleted: bool = False) -> None:
-        """Take in one object. One that cannot be read leaves the last good one in force."""
-        name, version = body["metadata"]["name"], int(body["metadata"]["resourceVersion"])
-        held = self._held.get(name)
-        known = self._gone.get(name, self._floor)
-        if version <= (held.version if held is not None else known):
+        """Take in one object. One that cannot be read leaves the last good one in force.
+
+        But not what was deleted before it: of that end we may hear later than of what came after.
+        """
+        meta = body["metadata"]
+        name, version = meta["name"], int(meta["resourceVersion"])
+        known = self._known(name)
+        if version <= (known[1] if known is not None else self._gone.get(name, self._floor)):
             return
         self.newest = max(self.newest, version)
         if deleted:
             self._gone[name] = version
             self._forget(name)
             return
+        if known is not None and known[0] != meta["uid"]:
+            self._held.pop(name, None)
+            self._malformed.pop(name, None)
+        held = self._held.get(name)
         try:
             flavor = VMFlavor.model_validate(body)
         except ValidationError as error:
-            self._doubt(name, held, version, error)
+            self._doubt(name, meta["uid"], version, error)
             return
         self._malformed.pop(name, None)
         entry = entry_of(name, flavor.spec)
@@ -88,26 +103,29 @@ class Flavors:
         for body in snapshot.items:
             self.apply(body)
         seen = {body["metadata"]["name"] for body in snapshot.items}
-        lost = [
-            name
-            for name, held in self._held.items()
-            if name not in seen and held.version <= snapshot.version
-        ]
+        missing = [(name, self._known(name)) for name in {*self._held, *self._malformed} - seen]
+        lost = [name for name, known in missing if known and known[1] <= snapshot.version]
         for name in lost:
-            self._forget(name)
-        for name in self._malformed.keys() - seen:
             self._forget(name)
         self._floor = max(self._floor, snapshot.version)
         self._gone = {name: v for name, v in self._gone.items() if v > self._floor}
         return len(lost)
 
-    def _doubt(self, name: str, held: Held | None, version: int, error: ValidationError) -> None:
+    def _known(self, name: str) -> tuple[str, int] | None:
+        """Uid and version of the one that bears this name."""
+        held, malformed = self._held.get(name), self._malformed.get(name)
+        if held is not None:
+            return held.flavor.metadata.uid, held.version
+        return None if malformed is None else (malformed.uid, malformed.version)
+
+    def _doubt(self, name: str, uid: str, version: int, error: ValidationError) -> None:
         first = error.errors(include_input=False, include_url=False)[0]
         why = f"VMFlavor {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         log.warning("%s", why)
         said = NoEntry(Reason.ENTRY_MALFORMED, why)
+        held = self._held.get(name)
         if held is None:
-            self._malformed[name] = said
+            self._malformed[name] = _Malformed(uid, version, said)
         else:
             self._held[name] = Held(held.flavor, held.entry, version, said)
         self._tell(name)
