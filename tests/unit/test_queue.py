@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +13,9 @@ from builders import POOL, a_place
 from warmpool.domain.claims import Ask, Demand, Domain, Fit, Limit, Stock
 from warmpool.domain.cloud import Place
 from warmpool.domain.ids import Ref
+from warmpool.planning import queue
 from warmpool.planning.allocation import allocate
-from warmpool.planning.queue import left_by
+from warmpool.planning.queue import Line, _without, left_by
 
 OTHER = Ref("search", "master")
 
@@ -222,6 +225,40 @@ def test_no_more_is_left_than_there_was(supply: dict[Ref, Stock], waiting: list[
     assert left.keys() == supply.keys()
     for pool, stock in left.items():
         assert all(0 < n <= supply[pool].counts[place] for place, n in stock.counts.items())
+
+
+def with_reserve(supply: dict[Ref, Stock]) -> dict[Ref, Stock]:
+    return {pool: replace(stock, reserve=stock.reserve + 1) for pool, stock in supply.items()}
+
+
+@given(a_supply(), a_supply(), st.lists(a_demand(), max_size=4))
+def test_a_line_that_grows_leaves_what_one_that_stood_all_along_leaves(
+    before: dict[Ref, Stock], after: dict[Ref, Stock], waiting: list[Demand]
+) -> None:
+    """It goes on from what it found, as long as the stock is the same; reserves may differ."""
+    line = Line()
+    for number in range(len(waiting) + 1):
+        for version, supply in ((1, before), (1, before), (2, after), (2, with_reserve(after))):
+            left = {pool: line.left(pool, stock, version) for pool, stock in supply.items()}
+            assert left == left_by(supply, waiting[:number])
+        if number < len(waiting):
+            line.add(waiting[number])
+
+
+def test_a_line_of_thousands_is_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was gone through from its beginning for each of them: five hundred took two seconds."""
+    gone_through: list[Demand] = []
+
+    def without(stock: Stock, demand: Demand, pool: Ref) -> Stock:
+        gone_through.append(demand)
+        return _without(stock, demand, pool)
+
+    monkeypatch.setattr(queue, "_without", without)
+    line, stock = Line(), Stock({on(1): 5000})
+    for number in range(1000):
+        assert free(line.left(POOL, stock, 1)) == 5000 - number
+        line.add(asking(1))
+    assert len(gone_through) == 999
 
 
 def test_small_claims_do_not_starve_a_large_one() -> None:

@@ -18,25 +18,73 @@ from dataclasses import dataclass, replace
 from warmpool.domain.claims import Ask, Demand, Domain, Limit, Stock
 from warmpool.domain.cloud import Place
 from warmpool.domain.ids import Ref
+from warmpool.planning.stock import Shelf
 
 LEVELS = (Domain.HYPERVISOR, Domain.RACK, Domain.ZONE)
 """The finest first: what is kept there counts for the coarser levels too."""
 
 
+class Line:
+    """Demands that wait, in their order, and what they leave to whoever comes behind them.
+
+    What those before have left is kept, so that a pass over a line of thousands works it out once
+    for each of them, and not for each of them and each before it.
+    """
+
+    def __init__(self) -> None:
+        self._asking: defaultdict[Ref, list[Demand]] = defaultdict(list)
+        self._left: dict[Ref, _Left] = {}
+
+    def add(self, demand: Demand) -> None:
+        """One more waits, behind all others."""
+        for pool in {ask.pool for ask in demand.asks}:
+            self._asking[pool].append(demand)
+
+    def left(self, pool: Ref, stock: Stock, version: object = None) -> Stock:
+        """A pool's stock without what those could use that wait.
+
+        Args:
+            pool: whose stock it is.
+            stock: what there is.
+            version: another one whenever the counts are others.
+        """
+        asking = self._asking[pool]
+        basis = (version, stock.reserve)
+        known = self._left.get(pool)
+        if known is None or known.basis != basis or version is None:
+            known = _Left(basis, 0, stock)
+        left = known.left
+        for demand in asking[known.told :]:
+            left = _without(left, demand, pool)
+        self._left[pool] = _Left(basis, len(asking), left)
+        return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What the first so many that ask a pool have left of it."""
+
+    basis: object
+    told: int
+    left: Stock
+
+
 def left_by(supply: Mapping[Ref, Stock], waiting: Iterable[Demand]) -> dict[Ref, Stock]:
     """The supply without what the waiting demands could use."""
-    left = dict(supply)
+    line = Line()
     for demand in waiting:
-        for pool in {ask.pool for ask in demand.asks} & left.keys():
-            left[pool] = _without(left[pool], demand, pool)
-    return left
+        line.add(demand)
+    return {pool: line.left(pool, stock) for pool, stock in supply.items()}
 
 
 def _without(stock: Stock, demand: Demand, pool: Ref) -> Stock:
+    total = stock.counts.total if isinstance(stock.counts, Shelf) else sum(stock.counts.values())
+    there = max(0, total - stock.reserve)
+    if not there:
+        return stock  # nobody behind gets anything: all that could be kept is kept
     asks = [ask for ask in demand.asks if ask.pool == pool]
     limited = [ask for ask in asks if any(ask.name in limit.asks for limit in demand.limits)]
     anywhere = sum(ask.count for ask in asks) - sum(ask.count for ask in limited)
-    there = max(0, sum(stock.counts.values()) - stock.reserve)
     reserved = replace(stock, reserve=stock.reserve + min(anywhere, there))
     if not limited:
         return reserved

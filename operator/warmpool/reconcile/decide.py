@@ -19,8 +19,8 @@ from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.allocation import allocate
 from warmpool.planning.claims import deadline, demand_of, in_order, refusal, reserve_for
 from warmpool.planning.missing import missing
-from warmpool.planning.queue import left_by
 from warmpool.ports.clock import Clock
+from warmpool.reconcile.line import Line, Marks
 from warmpool.reconcile.store import Store
 
 SURGE: Final = 2
@@ -84,6 +84,7 @@ class Decider:
         self._builders: set[ClaimUid] = set()
         """The claims that have VMs built, and what pools were told to have for them."""
         self._searching: dict[ClaimUid, Search] = {}
+        self._marks = Marks()
         self._found: dict[ClaimUid, Fit] = {}
 
     def committed(self, entry: LedgerEntry) -> None:
@@ -109,12 +110,13 @@ class Decider:
         """Serve the claims in their order, as long as the ledger has room for that many VMs."""
         decisions = Decisions()
         running = set(self._searching)
-        before: list[tuple[Claim, Demand]] = []
+        self._marks.new_pass()
+        before = Line(self._store, self._marks)
         for claim in in_order(self._open()):
             demand = self._demand(claim)
             if any(self._waits(ask.pool) for ask in demand.asks):
                 self._put_aside(claim, decisions)
-                before.append((claim, demand))
+                before.add(claim, demand, unsure=True)
                 continue
             if sum(ask.count for ask in demand.asks) > room:
                 break  # settling makes room, and wakes the binder
@@ -125,7 +127,7 @@ class Decider:
                 decisions.bindings.append(entry)
             else:
                 self._put_off(claim, demand, outcome, before, decisions)
-        self._have_built(before, decisions)
+        self._have_built(before.waiting, decisions)
         decisions.searches = [s for uid, s in self._searching.items() if uid not in running]
         self._forget_ended(decisions)
         return decisions
@@ -147,11 +149,11 @@ class Decider:
 
     def question(self, claim: Claim) -> Fit | Shortage | Undecided:
         """What a claim that is not there would be answered, behind those that wait before it."""
-        before = [
-            (other, self._demand(other))
-            for other in in_order([*self._open(), claim])
-            if other.uid != claim.uid and in_order([other, claim])[0] is other
-        ]
+        before = Line(self._store, self._marks)
+        for other in in_order(self._open()):
+            if other.uid != claim.uid and in_order([other, claim])[0] is other:
+                demand = self._demand(other)
+                before.add(other, demand, unsure=self._is_open_yet(other, demand))
         return self._judge(claim, self._demand(claim), before)
 
     # -- one claim ----------------------------------------------------------------------------
@@ -181,26 +183,24 @@ class Decider:
         demand = demand_of(claim)
         return demand if claim.status.allocation is None else substitutes(claim, demand)
 
-    def _judge(
-        self, claim: Claim, demand: Demand, before: list[tuple[Claim, Demand]]
-    ) -> Fit | Shortage | Undecided:
+    def _judge(self, claim: Claim, demand: Demand, before: Line) -> Fit | Shortage | Undecided:
         pools = [self._store.pool(ask.pool) for ask in demand.asks if not is_kept(ask)]
         known = [pool for pool in pools if pool is not None]
         refused = refusal(claim, known, self._store.namespace_labels)
         if refused is not None:
             return refused
-        basis = (claim.version, self._basis(known), tuple(c.uid for c, _ in before))
+        basis = (claim.version, self._basis(known), before.mark)
         judged = self._judged.get(claim.uid)
         if judged is not None and judged[0] == basis:
             return judged[1]
         supply = self._supply(claim, known)
-        left = left_by(supply, [d for _, d in before])
+        left = before.left(supply)
         outcome = allocate(demand, left, effort=0)
         if isinstance(outcome, Undecided):
             return self._search(claim, demand, left, basis)
-        if isinstance(outcome, Shortage) and before:
+        if isinstance(outcome, Shortage) and before.waiting:
             alone = _held_back(demand, supply, outcome)
-            if alone is not outcome and any(self._is_open_yet(c, d) for c, d in before):
+            if alone is not outcome and before.unsure:
                 return Undecided(SEARCHING)  # what they leave is known in a moment
             outcome = alone
         if not isinstance(outcome, Fit):
@@ -265,7 +265,7 @@ class Decider:
         claim: Claim,
         demand: Demand,
         outcome: Shortage | Undecided,
-        before: list[tuple[Claim, Demand]],
+        before: Line,
         decisions: Decisions,
     ) -> None:
         """No VMs now: refused, or told to wait."""
@@ -278,14 +278,14 @@ class Decider:
             self._answer(claim, shortage, decisions)
             return
         if outcome == Undecided(SEARCHING):
-            before.append((claim, demand))
+            before.add(claim, demand, unsure=True)
             return  # not even its time is up before the search is
         until = deadline(claim)
         if now >= until:
             text = f"not satisfied within {claim.spec.timeout}: {shortage.message}"
             self._answer(claim, Shortage(Reason.TIMED_OUT, text), decisions)
             return
-        before.append((claim, demand))
+        before.add(claim, demand)
         decisions.wake_at = min(filter(None, (decisions.wake_at, until)))
         reason = shortage.reason
         if mode is OnUnsatisfied.BUILD:
@@ -304,7 +304,7 @@ class Decider:
         """
         further: Counter[Ref] = Counter()
         asked: Counter[Ref] = Counter()
-        before: list[Demand] = []
+        before = Line(self._store, Marks())
         builders: set[ClaimUid] = set()
         for claim, demand in waiting:
             if claim.spec.on_unsatisfied is OnUnsatisfied.BUILD:
@@ -312,11 +312,11 @@ class Decider:
                     p for p in (self._store.pool(a.pool) for a in demand.asks) if p is not None
                 ]
                 builders.add(claim.uid)
-                supply = left_by(self._supply(claim, pools), before)
+                supply = before.left(self._supply(claim, pools))
                 further.update(missing(demand, supply))
                 for ask in demand.asks:
                     asked[ask.pool] += ask.count
-            before.append(demand)
+            before.add(claim, demand)
         told = self._targets if builders == self._builders else {}
         for ref, count in asked.items():
             pool = self._store.pool(ref)
