@@ -108,6 +108,14 @@ def allocation(*uids: str) -> dict[str, Any]:
 # -- creating and reading ---------------------------------------------------------------------
 
 
+async def test_namespaces_are_listed_with_what_tells_them_apart(ground: Ground) -> None:
+    snapshot = await ground.cluster.namespaces()
+    found = {body["metadata"]["name"]: body["metadata"] for body in snapshot.items}
+    mine = found[ground.namespace]
+    assert mine["uid"]
+    assert 0 < int(mine["resourceVersion"]) <= snapshot.version
+
+
 async def test_what_is_created_has_identity_and_the_defaults_of_its_status(ground: Ground) -> None:
     body = ground.claim() | {"status": {"phase": "Bound"}}
     made = await ground.cluster.create(Kind.VM_CLAIM, body)

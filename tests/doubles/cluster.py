@@ -162,9 +162,14 @@ class FakeCluster:
             self.remove(kind, ref)
         await asyncio.sleep(ONE_WAY)
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+    async def namespaces(self) -> Snapshot:
         await asyncio.sleep(ONE_WAY)
-        return copied(self.labels)
+        version = str(self._version)
+        metas = [
+            {"name": name, "uid": f"uid-{name}", "resourceVersion": version, "labels": dict(labels)}
+            for name, labels in self.labels.items()
+        ]
+        return Snapshot(tuple({"metadata": meta} for meta in metas), self._version)
 
     async def event(self, namespace: str, body: Body) -> None:
         await asyncio.sleep(ONE_WAY)

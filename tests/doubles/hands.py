@@ -57,7 +57,7 @@ class Hand:
     async def get(self, kind: Kind, ref: Ref) -> Body:
         return await self._read(lambda: self.api.get(kind, ref))
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+    async def namespaces(self) -> Snapshot:
         return await self._read(self.api.namespaces)
 
     async def secret(self, ref: Ref) -> Mapping[str, bytes]:

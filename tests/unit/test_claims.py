@@ -6,9 +6,10 @@ import pytest
 
 from builders import NOW, POOL, a_claim, a_pool, after
 from warmpool.api.names import Reason
-from warmpool.domain.claims import Ask, Domain, Limit
+from warmpool.domain.claims import Ask, Domain, Limit, Undecided
 from warmpool.domain.ids import Ref
 from warmpool.planning.claims import (
+    UNKNOWN_NAMESPACE,
     deadline,
     demand_of,
     in_order,
@@ -105,9 +106,11 @@ def test_a_pool_serves_the_namespaces_that_it_names(
         assert repr(namespace) in found.message
 
 
-def test_a_namespace_of_unknown_labels_matches_no_selector() -> None:
+def test_nobody_is_refused_for_labels_that_are_not_known() -> None:
+    """A refusal is for good, and the claim may be known before its namespace."""
     pool = a_pool(claims={"namespaces": {"from": "Selector", "matchLabels": {"a": "b"}}})
-    assert refusal(a_claim(ref=Ref("logs", "x")), [pool], {}) is not None
+    assert refusal(a_claim(ref=Ref("logs", "x")), [pool], {}) == Undecided(UNKNOWN_NAMESPACE)
+    assert refusal(a_claim(ref=Ref(pool.ref.namespace, "x")), [pool], {}) is None
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,22 @@ def test_a_claim_that_a_pool_does_not_serve_is_refused_even_if_it_would_wait() -
     assert refused(decided(store)) == {"logs": Reason.NOT_PERMITTED}
 
 
+def test_a_claim_that_comes_before_its_namespace_is_answered_when_that_is_there() -> None:
+    """Each comes by a watch of its own."""
+    served = {"namespaces": {"from": "Selector", "matchLabels": {"team": "a"}}}
+    store = a_store(1, claims=served)
+    requests = [{"name": "data", "pool": {"name": "data", "namespace": "search"}, "count": 1}]
+    body = a_claim_body("logs", requests=requests)
+    body["metadata"]["namespace"] = "elsewhere"
+    store.apply(Kind.VM_CLAIM, body)
+    decider = Decider(store, ManualClock(NOW))
+    nothing = decider.decide(ROOM)
+    assert (nothing.bindings, nothing.refusals, nothing.waiting) == ([], [], [])
+    meta = {"name": "elsewhere", "uid": "n", "resourceVersion": "1", "labels": {"team": "a"}}
+    store.apply_namespace({"metadata": meta})
+    assert bound(decider.decide(ROOM)) == {"logs": 1}
+
+
 def test_a_full_ledger_leaves_claims_for_later() -> None:
     store = a_store(1, 2, 3)
     asked(store, "one", 2)

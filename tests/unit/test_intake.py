@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import API_VERSION, Kind
 from warmpool.domain.ids import ClaimUid
-from warmpool.handlers.intake import Post, Sieve, sieved, take
+from warmpool.handlers.intake import AT_A_TIME, Post, Sieve, sieved, take
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 
@@ -44,12 +44,18 @@ class Content:
             yield chunk
 
 
+FIRST = line("BOOKMARK", {"kind": "VMClaim", "metadata": {"resourceVersion": "1"}})
+"""Of what a stream begins with kopf sees some anyway."""
+
+
 async def shown(store: Store, chunks: Sequence[bytes], post: Post = call) -> list[bytes]:
-    """The lines that kopf gets to see."""
-    content: Any = Content(chunks)
+    """The lines that kopf gets to see of a stream that has begun."""
+    content: Any = Content([FIRST + b"\n", *chunks])
     sieve = Sieve(content, partial(take, store, post))
     got = b"".join([chunk async for chunk in sieve.iter_chunked(1024)])
-    return got.splitlines()
+    first, *others = got.splitlines()
+    assert first == FIRST
+    return others
 
 
 def version(store: Store, name: str = "c") -> int:
@@ -99,7 +105,7 @@ async def test_an_end_is_shown_to_kopf_with_what_is_taken_in(store: Store) -> No
             id="a bookmark",
         ),
         pytest.param(
-            line("ADDED", {**claim(5), "apiVersion": "v1", "kind": "Namespace"}), id="of others"
+            line("ADDED", {**claim(5), "apiVersion": "v1", "kind": "Secret"}), id="of others"
         ),
         pytest.param(line("MODIFIED", {**claim(5), "kind": "Widget"}), id="of no known kind"),
     ],
@@ -121,7 +127,7 @@ async def test_an_answer_of_the_same_moment_is_waited_for(store: Store) -> None:
     posted: list[object] = []
     echo = [line("MODIFIED", claim(6)) + b"\n"]
     task = asyncio.ensure_future(shown(store, echo, post=lambda *what: posted.append(what)))
-    for _ in range(2):
+    for _ in range(3):  # one of them for what the stream begins with
         await asyncio.sleep(0)
     store.apply(Kind.VM_CLAIM, claim(6))
     assert await task == []
@@ -138,6 +144,77 @@ async def test_a_stream_of_which_all_is_taken_in_is_not_silent(
     monkeypatch.setattr("warmpool.handlers.intake.monotonic", lambda: 4 * next(times))
     assert await shown(store, chunks) == [lines[5], lines[11]], "the last, once in ten seconds"
     assert version(store) == 19
+
+
+NAMESPACE = {"name": "ns", "uid": "n", "resourceVersion": "5", "labels": {"team": "a"}}
+
+
+async def test_a_namespace_is_there_as_soon_as_its_claims_are(store: Store) -> None:
+    """It came by way of kopf, which takes longer: its claims were refused, for good."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": NAMESPACE}
+    assert await shown(store, [line("ADDED", body) + b"\n"]) == []
+    assert store.namespace_labels == {"ns": {"team": "a"}}
+    assert await shown(store, [line("DELETED", body) + b"\n"]) == [line("DELETED", body)]
+
+
+@pytest.mark.parametrize("kind", [Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM])
+async def test_each_of_our_kinds_is_taken_in(store: Store, kind: Kind) -> None:
+    posted: list[object] = []
+    body = {**claim(5, "new"), "kind": kind.value}
+    told = await shown(store, [line("ADDED", body) + b"\n"], lambda *what: posted.append(what))
+    assert told == []
+    assert posted == [(store.apply, kind, body)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(b'{"type":"MODIFIED"}', id="without an object"),
+        pytest.param(
+            line("MODIFIED", {"apiVersion": API_VERSION, "kind": "VMClaim", "metadata": {}}),
+            id="without a version",
+        ),
+        pytest.param(b'{"type":', id="cut off"),
+        pytest.param(b"[]", id="another form"),
+    ],
+)
+async def test_a_line_that_makes_no_sense_is_left_to_kopf(store: Store, odd: bytes) -> None:
+    """An error here would be one of the stream, and end kopf: what follows is taken in."""
+    lines = [odd, line("MODIFIED", claim(6))]
+    assert await shown(store, [b"\n".join([*lines, b""])]) == [odd]
+    assert version(store) == 6
+
+
+async def test_half_a_line_at_the_end_is_none(store: Store) -> None:
+    assert await shown(store, [line("DELETED", claim(6))[:20]]) == []
+
+
+async def test_others_have_their_turn_between_many_lines(store: Store) -> None:
+    """A thousand in one turn of the loop would have a claim wait for a tenth of a second."""
+    taken: list[int] = []
+    most = 0
+
+    async def watch_it() -> None:
+        nonlocal most
+        before = 0
+        while True:
+            most = max(most, len(taken) - before)
+            before = len(taken)
+            await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    watcher = asyncio.ensure_future(watch_it())
+    lines = [line("ADDED", claim(number, f"c{number}")) for number in range(10, 1060)]
+
+    def post(*_: object) -> None:
+        loop.call_soon(taken.append, 1)
+
+    await shown(store, [b"\n".join([*lines, b""])], post)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    watcher.cancel()
+    assert len(taken) == 1050
+    assert most <= AT_A_TIME
 
 
 # -- over HTTP ------------------------------------------------------------------------------------
@@ -195,6 +272,15 @@ async def test_a_watch_may_be_left(store: Store) -> None:
         async for chunk in response.content.iter_chunked(1024):
             assert chunk.splitlines() == LINES[1:]
             break
+
+
+async def test_a_stream_that_never_lasts_moves_on_all_the_same(store: Store) -> None:
+    """Kopf takes it up where it last heard of it: it would have ever more to go through."""
+    lines = [line("MODIFIED", claim(6)), line("MODIFIED", claim(7))]
+    content: Any = Content([b"\n".join([*lines, b""])])
+    sieve = Sieve(content, partial(take, store, call))
+    assert [chunk async for chunk in sieve.iter_chunked(1024)] == [lines[-1] + b"\n"]
+    assert version(store) == 7
 
 
 async def test_what_is_no_watch_is_read_as_it_is(store: Store) -> None:

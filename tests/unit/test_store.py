@@ -18,7 +18,7 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.errors import WentBack
 from warmpool.domain.facts import Claim
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
-from warmpool.ports.cluster import Snapshot
+from warmpool.ports.cluster import Body, Snapshot
 from warmpool.reconcile.store import Store
 from warmpool.reconcile.writing import bound_status, dump
 
@@ -480,15 +480,54 @@ def test_who_listens_hears_of_the_pool_and_of_the_claim_until_it_stops() -> None
     assert len(heard) == 1
 
 
+def a_namespace(version: int, team: str, uid: str = "n-1", name: str = "logs") -> Body:
+    meta = {"name": name, "uid": uid, "resourceVersion": str(version), "labels": {"team": team}}
+    return {"metadata": meta}
+
+
 def test_labels_of_namespaces_come_change_and_go() -> None:
     store, heard = Store(), []
     store.listen(heard.append)
-    store.apply_namespace("logs", {"team": "a"})
-    store.apply_namespace("logs", {"team": "a"})
+    store.apply_namespace(a_namespace(1, "a"))
+    store.apply_namespace(a_namespace(1, "a"))
+    store.apply_namespace(a_namespace(2, "a"))
     assert len(heard) == 1
     assert store.namespace_labels == {"logs": {"team": "a"}}
-    store.apply_namespace("logs", None)
+    store.apply_namespace(a_namespace(3, "b"))
+    assert len(heard) == 2
+    assert store.namespace_labels == {"logs": {"team": "b"}}
+    store.apply_namespace(a_namespace(4, "b"), deleted=True)
     assert store.namespace_labels == {}
+
+
+def test_a_list_of_namespaces_that_is_behind_the_watch_undoes_nothing() -> None:
+    """A claim that is refused for labels which its namespace had before is refused for good."""
+    store = Store()
+    store.apply_namespace(a_namespace(9, "new"))
+    store.apply_namespace(a_namespace(10, "gone", name="search"), deleted=True)
+    store.apply_namespaces(
+        Snapshot((a_namespace(7, "old"), a_namespace(6, "gone", "n-2", "search")), 8)
+    )
+    assert store.namespace_labels["logs"] == {"team": "new"}
+
+
+def test_a_list_of_namespaces_shows_what_has_gone_and_what_has_come() -> None:
+    store, heard = Store(), []
+    store.apply_namespace(a_namespace(3, "a"))
+    store.listen(heard.append)
+    store.apply_namespaces(Snapshot((a_namespace(5, "b", "n-2", "search"),), 8))
+    assert store.namespace_labels == {"search": {"team": "b"}}
+    assert len(heard) == 1
+    store.apply_namespace(a_namespace(3, "a"))
+    assert set(store.namespace_labels) == {"search"}, "an echo of what has gone"
+
+
+def test_the_end_of_a_namespace_of_that_name_before_is_not_its_own() -> None:
+    store = Store()
+    store.apply_namespace(a_namespace(3, "a"))
+    store.apply_namespace(a_namespace(9, "b", "n-2"))
+    store.apply_namespace(a_namespace(8, "a"), deleted=True)
+    assert store.namespace_labels == {"logs": {"team": "b"}}
 
 
 # --- everything at once ---------------------------------------------------------------------

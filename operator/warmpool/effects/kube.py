@@ -251,9 +251,9 @@ class KubeCluster:
         with contextlib.suppress(NotFound):
             await self._request("DELETE", _path(kind, ref), body=options)
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
-        metas = [body["metadata"] for body in (await self._pages("/api/v1/namespaces"))[0]]
-        return {meta["name"]: meta.get("labels", {}) for meta in metas}
+    async def namespaces(self) -> Snapshot:
+        items, version = await self._pages("/api/v1/namespaces")
+        return Snapshot(tuple(items), version)
 
     async def event(self, namespace: str, body: Body) -> None:
         whole = {"apiVersion": "events.k8s.io/v1", "kind": "Event", **body}

@@ -10,7 +10,8 @@ always passes, and so does what is gone, which it would remember for ever.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ import orjson
 
 from warmpool.api.names import GROUP, Kind
 from warmpool.reconcile.store import Store
+
+log = logging.getLogger(__name__)
 
 Post = Callable[..., object]
 """Have a function called with arguments in the loop that the store belongs to."""
@@ -34,12 +37,18 @@ of its own they are of that one, and some more echoes are read.)"""
 CHANGE: Final = b'{"type":"MODIFIED"'
 """How the line of a change begins."""
 
+AT_A_TIME: Final = 100
+"""Lines that are taken in before others have their turn: some milliseconds, if all are news. There
+may be a thousand in what has come, if we were away for a moment."""
+
 SILENT: Final = 10.0
 """Seconds after which what was taken in is shown to kopf, too: it takes up a stream that was cut
 where it last heard of it, and one in which nothing comes at all for one that is dead."""
 
 SHOWN: Final = ("ADDED", "MODIFIED")
 """Events that show an object as it is."""
+
+NAMESPACE: Final = ("v1", "Namespace")
 
 KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -51,11 +60,17 @@ def take(store: Store, post: Post, line: bytes) -> bool:
         store: may belong to another loop.
         post: has a function called in that loop.
         line: as the API server wrote it.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is none that an API server writes.
     """
     event = orjson.loads(line)
     if event["type"] not in SHOWN:
         return False
     body = event["object"]
+    if (body.get("apiVersion"), body.get("kind")) == NAMESPACE:  # no claim is to overtake its own
+        post(store.apply_namespace, body)
+        return True
     kind = KINDS.get(body.get("kind"))
     if kind is None or not str(body.get("apiVersion")).startswith(f"{GROUP}/"):
         return False
@@ -70,7 +85,9 @@ class Sieve:
     def __init__(self, content: aiohttp.StreamReader, take: Take) -> None:
         self._content = content
         self._take = take
-        self._passed_at = monotonic()
+        self._passed_at = float("-inf")
+        """When kopf was last shown a line. It sees one of the first, too: what takes up a stream
+        that never lasts would else begin where the first began, with ever more to go through."""
 
     def __getattr__(self, name: str) -> Any:
         """For all else, above all for its end, it is the content itself."""
@@ -81,23 +98,43 @@ class Sieve:
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
-            if any(line.startswith(CHANGE) for line in lines):
-                for _ in range(TURNS):
+            for some in _bits([line for line in lines if line]):
+                await _answers_first(some)
+                if left := self._left(some):
+                    yield b"\n".join([*left, b""])
+                if len(some) == AT_A_TIME:
                     await asyncio.sleep(0)
-            if left := self._left(lines):
-                yield b"\n".join([*left, b""])
-        if rest:
-            yield rest
 
     def _left(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """What is not taken in here, or the last line, if none has got through for long."""
-        left = [line for line in lines if line and not self._take(line)]
+        left: Sequence[bytes] = [line for line in lines if not self._is_taken(line)]
         now = monotonic()
         if not left and now >= self._passed_at + SILENT:
-            left = [line for line in lines if line][-1:]
+            left = lines[-1:]
         if left:
             self._passed_at = now
         return left
+
+    def _is_taken(self, line: bytes) -> bool:
+        """Whether it is. One that makes no sense is kopf's: an error here would end its stream."""
+        try:
+            return self._take(line)
+        except (LookupError, TypeError, ValueError) as error:
+            what = type(error).__name__
+            log.warning("a watch shows what cannot be taken in: %s: %s", what, error)
+            return False
+
+
+def _bits(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for begin in range(0, len(lines), AT_A_TIME):
+        yield lines[begin : begin + AT_A_TIME]
+
+
+async def _answers_first(lines: Sequence[bytes]) -> None:
+    """Let answers be taken in that these lines may repeat."""
+    if any(line.startswith(CHANGE) for line in lines):
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
 
 def sieved(take: Take) -> type[aiohttp.ClientResponse]:

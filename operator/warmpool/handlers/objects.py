@@ -32,9 +32,8 @@ def register(registry: kopf.OperatorRegistry, store: Store, post: Post) -> None:
 
     @kopf.on.event("", "v1", "namespaces", id="namespaces-seen", registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        meta: Any = event["object"]["metadata"]
-        gone = event["type"] == "DELETED"
-        post(store.apply_namespace, meta["name"], None if gone else meta.get("labels", {}))
+        body: Any = event["object"]
+        post(partial(store.apply_namespace, body, deleted=event["type"] == "DELETED"))
 
 
 def _register_kind(registry: kopf.OperatorRegistry, store: Store, kind: Kind, post: Post) -> None:

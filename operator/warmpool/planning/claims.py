@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from warmpool.api.names import Reason
 from warmpool.api.v1alpha1.base import seconds
 from warmpool.api.v1alpha1.claim import Constraint
 from warmpool.api.v1alpha1.pool import NamespacesFrom
-from warmpool.domain.claims import Ask, Demand, Domain, Limit, Shortage
+from warmpool.domain.claims import Ask, Demand, Domain, Limit, Shortage, Undecided
 from warmpool.domain.facts import Claim, Pool
 from warmpool.domain.ids import Ref
 from warmpool.planning.modes import mode_limits
@@ -57,10 +58,16 @@ def deadline(claim: Claim) -> datetime:
     return claim.created + seconds(claim.spec.timeout)
 
 
+UNKNOWN_NAMESPACE: Final = "there is no such namespace, or it has just been made"
+
+
 def refusal(
     claim: Claim, pools: Iterable[Pool], labels: Mapping[str, Mapping[str, str]]
-) -> Shortage | None:
+) -> Shortage | Undecided | None:
     """Why the pools do not serve this claim, if they do not.
+
+    A refusal is for good, so there is none for labels that nobody has seen yet: the claim may be
+    known before its namespace.
 
     Args:
         claim: who asks.
@@ -69,7 +76,10 @@ def refusal(
     """
     namespace = claim.ref.namespace
     for pool in pools:
-        if not _admits(pool, namespace, labels.get(namespace, {})):
+        admitted = _admits(pool, namespace, labels.get(namespace))
+        if admitted is None:
+            return Undecided(UNKNOWN_NAMESPACE)
+        if not admitted:
             text = (
                 f"pool {pool.ref} does not serve claims of namespace {namespace!r}:"
                 " its spec.claims.namespaces says who may claim"
@@ -78,14 +88,16 @@ def refusal(
     return None
 
 
-def _admits(pool: Pool, namespace: str, labels: Mapping[str, str]) -> bool:
+def _admits(pool: Pool, namespace: str, labels: Mapping[str, str] | None) -> bool | None:
+    """None: it hangs on labels, and these are not known."""
     rule = pool.spec.claims.namespaces
     match rule.from_:
         case NamespacesFrom.ALL:
             return True
         case NamespacesFrom.SELECTOR:
-            wanted = rule.match_labels.items()
-            return namespace == pool.ref.namespace or wanted <= labels.items()
+            if namespace == pool.ref.namespace:
+                return True
+            return None if labels is None else rule.match_labels.items() <= labels.items()
         case NamespacesFrom.SAME:  # pragma: no branch - there is no other rule
             return namespace == pool.ref.namespace
 

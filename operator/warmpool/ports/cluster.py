@@ -122,8 +122,8 @@ class Cluster(Protocol):
         """
         ...
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
-        """The labels of each namespace."""
+    async def namespaces(self) -> Snapshot:
+        """All namespaces, read through to etcd."""
         ...
 
     async def event(self, namespace: str, body: Body) -> None:

@@ -17,7 +17,14 @@ from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Claim, Pool, Vm
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.allocation import allocate
-from warmpool.planning.claims import deadline, demand_of, in_order, refusal, reserve_for
+from warmpool.planning.claims import (
+    UNKNOWN_NAMESPACE,
+    deadline,
+    demand_of,
+    in_order,
+    refusal,
+    reserve_for,
+)
 from warmpool.planning.missing import missing
 from warmpool.ports.clock import Clock
 from warmpool.reconcile.line import Line, Marks
@@ -277,6 +284,8 @@ class Decider:
         if final or (mode is OnUnsatisfied.FAIL and isinstance(outcome, Shortage)):
             self._answer(claim, shortage, decisions)
             return
+        if outcome == Undecided(UNKNOWN_NAMESPACE):
+            return  # whom it may ask is known in a moment: until then it keeps nobody waiting
         if outcome == Undecided(SEARCHING):
             before.add(claim, demand, unsure=True)
             return  # not even its time is up before the search is

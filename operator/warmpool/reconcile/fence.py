@@ -70,7 +70,7 @@ class Fenced:
         self.check()
         await self._cluster.delete(kind, ref, uid=uid, version=version)
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+    async def namespaces(self) -> Snapshot:
         return await self._cluster.namespaces()
 
     async def event(self, namespace: str, body: Body) -> None:

@@ -55,7 +55,7 @@ class Metered:
         deleting = self._cluster.delete(kind, ref, uid=uid, version=version)
         await self._timed("delete", kind, deleting)
 
-    async def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+    async def namespaces(self) -> Snapshot:
         return await self._cluster.namespaces()
 
     async def event(self, namespace: str, body: Body) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from warmpool.api.names import ClaimPhase, Kind, Phase
 from warmpool.api.v1alpha1.claim import VMClaimStatus
@@ -28,7 +28,9 @@ from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.stock import Shelf
 from warmpool.ports.cluster import Body, Snapshot
 from warmpool.reconcile.flavors import Flavors
+from warmpool.reconcile.namespaces import Namespaces
 from warmpool.reconcile.reading import read_claim, read_pool, read_vm
+from warmpool.reconcile.table import Table, ref_of
 from warmpool.reconcile.unread import Unread
 
 
@@ -43,83 +45,6 @@ class Change:
 
 
 Listener = Callable[[Change], None]
-
-
-class _Versioned(Protocol):
-    @property
-    def ref(self) -> Ref: ...
-    @property
-    def uid(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-
-
-T = TypeVar("T", bound=_Versioned)
-
-
-class _Table(Generic[T]):
-    """Objects of one kind by name, each in the newest version that was seen."""
-
-    def __init__(self) -> None:
-        self.by_ref: dict[Ref, T] = {}
-        self.floor = 0
-        """resourceVersion of the last LIST. An event that is not newer, about an object that we
-        do not hold, is an echo of something that the LIST showed to be gone."""
-        self.newest = 0
-        """The highest resourceVersion that was seen."""
-        self._gone: dict[str, int] = {}
-        """Objects deleted since the last LIST, by uid: the watch may still be behind an answer."""
-
-    def is_old(self, body: Body) -> bool:
-        """Whether we hold this version or a newer one: told without reading the body.
-
-        The watch repeats every write of ours, so most of what it shows is old.
-        """
-        meta = body["metadata"]
-        held = self.by_ref.get(_ref_of(body))
-        return held is not None and held.version >= int(meta["resourceVersion"])
-
-    def contradicts(self, body: Body, version: int) -> bool:
-        """Whether a LIST of that version shows an object as it was, and not as we know it since.
-
-        Or one that was there long before an earlier LIST, and that this one had not.
-        """
-        meta = body["metadata"]
-        shown, held = int(meta["resourceVersion"]), self.by_ref.get(_ref_of(body))
-        if held is not None:
-            return shown < held.version <= version
-        return shown <= self.floor <= version and meta["uid"] not in self._gone
-
-    def put(self, item: T) -> bool:
-        """Take in a version; False if it is stale."""
-        old = self.by_ref.get(item.ref)
-        if old is not None and old.version >= item.version:
-            return False
-        if old is None and (item.version <= self.floor or item.uid in self._gone):
-            return False
-        self.newest = max(self.newest, item.version)
-        self.by_ref[item.ref] = item
-        return True
-
-    def drop(self, body: Body) -> T | None:
-        """Take an object out. Its version is that of its deletion, and the rest is not read."""
-        meta, ref = body["metadata"], _ref_of(body)
-        version = int(meta["resourceVersion"])
-        self._gone[meta["uid"]] = version
-        self.newest = max(self.newest, version)
-        held = self.by_ref.get(ref)
-        if held is None or held.uid != meta["uid"]:
-            return None
-        return self.by_ref.pop(ref)
-
-    def vanished(self, seen: Iterable[Ref], version: int) -> list[T]:
-        """What a LIST of that version does not show any more."""
-        present = set(seen)
-        lost = [t for r, t in self.by_ref.items() if r not in present and t.version <= version]
-        self.floor = max(self.floor, version)
-        self.newest = max(self.newest, version)
-        self._gone = {uid: v for uid, v in self._gone.items() if v > version}
-        return lost
 
 
 def _age(vm: Vm) -> tuple[datetime, Ref]:
@@ -159,10 +84,10 @@ class Store:
     """Pools, claims and VMs, and what of the VMs is free."""
 
     def __init__(self) -> None:
-        self._pools: _Table[Pool] = _Table()
-        self._claims: _Table[Claim] = _Table()
-        self._vms: _Table[Vm] = _Table()
-        self._tables: Mapping[Kind, _Table[Any]] = {
+        self._pools: Table[Pool] = Table()
+        self._claims: Table[Claim] = Table()
+        self._vms: Table[Vm] = Table()
+        self._tables: Mapping[Kind, Table[Any]] = {
             Kind.WARM_POOL: self._pools,
             Kind.VM_CLAIM: self._claims,
             Kind.WARM_VM: self._vms,
@@ -180,7 +105,7 @@ class Store:
         self._of_claim: dict[ClaimUid, set[VmUid]] = defaultdict(set)
         self._committed: dict[VmUid, ClaimUid] = {}
         self._stock_versions: Counter[Ref] = Counter()
-        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._namespaces = Namespaces()
         self._withheld: set[VmUid] = set()
         self._doubted: set[VmUid] = set()
         self._free: dict[Ref, _Free] = defaultdict(_Free)
@@ -256,8 +181,8 @@ class Store:
 
     @property
     def namespace_labels(self) -> Mapping[str, Mapping[str, str]]:
-        """Labels of the namespaces."""
-        return self._namespaces
+        """Labels of the namespaces that are known."""
+        return self._namespaces.labels
 
     # -- committed bindings -------------------------------------------------------------------
 
@@ -413,7 +338,7 @@ class Store:
             return self.flavors.reconcile(snapshot)
         if kind not in self._tables:
             return 0
-        seen = [_ref_of(body) for body in snapshot.items]
+        seen = [ref_of(body) for body in snapshot.items]
         lost = self._tables[kind].vanished(seen, snapshot.version)
         for item in lost:
             self._forget[kind](item)
@@ -422,12 +347,14 @@ class Store:
                 self._unread_is_gone(kind, uid)
         return len(lost)
 
-    def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
-        """Take in a namespace; None: it is gone."""
-        if labels is None:
-            self._namespaces.pop(name, None)
-        elif self._namespaces.get(name) != labels:
-            self._namespaces[name] = dict(labels)
+    def apply_namespace(self, body: Body, *, deleted: bool = False) -> None:
+        """Take in one namespace as a watch event shows it."""
+        if self._namespaces.apply(body, deleted=deleted):
+            self._tell(Change(Kind.VM_CLAIM))
+
+    def apply_namespaces(self, snapshot: Snapshot) -> None:
+        """Take in a LIST of namespaces, and forget what it does not show."""
+        if self._namespaces.reconcile(snapshot):
             self._tell(Change(Kind.VM_CLAIM))
 
     # -- inside -------------------------------------------------------------------------------
@@ -510,7 +437,7 @@ class Store:
     def _replaced(self, kind: Kind, body: Body) -> None:
         """What bore this name before is gone, though what bears it now cannot be read."""
         meta = body["metadata"]
-        held = self._tables[kind].by_ref.get(_ref_of(body)) if kind in self._tables else None
+        held = self._tables[kind].by_ref.get(ref_of(body)) if kind in self._tables else None
         is_newer = held is not None and held.version < int(meta["resourceVersion"])
         if held is not None and is_newer and held.uid != meta["uid"]:
             self._forget[kind](held)
@@ -583,11 +510,6 @@ class Store:
     def _forget_pool(self, pool: Pool) -> None:
         self._pools.by_ref.pop(pool.ref, None)
         self._tell(Change(Kind.WARM_POOL, pool.ref))
-
-
-def _ref_of(body: Body) -> Ref:
-    meta = body["metadata"]
-    return Ref(meta.get("namespace", ""), meta["name"])
 
 
 by_age = attrgetter("created", "ref")

@@ -198,8 +198,7 @@ class Comparer:
             ClusterError: the API server did not answer.
             WentBack: it was restored from a backup.
         """
-        for name, labels in (await self._cluster.namespaces()).items():
-            self._store.apply_namespace(name, labels)
+        self._store.apply_namespaces(await self._cluster.namespaces())
         for kind in (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
             before = self._store.newest(kind)
             snapshot = await self._cluster.list(kind, pace=pace)
