@@ -190,6 +190,16 @@ def _register_login(
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
+def unless_closing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what nobody has caught, but not of generators that the end of the loop closes.
+
+    A stream that was cancelled while it showed an event is left to that, and it closes all that
+    there are at once: some, which others hold open and close too, complain of being closed twice.
+    """
+    if "asyncgen" not in context:
+        loop.default_exception_handler(context)
+
+
 async def watch(  # noqa: PLR0913 - what it runs, and what with
     register: Callable[[kopf.OperatorRegistry], None],
     resources: Iterable[str],
@@ -200,12 +210,13 @@ async def watch(  # noqa: PLR0913 - what it runs, and what with
     take: Take,
     open_socket: OpenSocket,
 ) -> None:
-    """Run kopf until `stop` is set.
+    """Run kopf until `stop` is set, in a loop of its own or of the operator's.
 
     `register` enters the handlers, which watch these resources; what `take` takes in does not get
     as far as them. What `open_socket` made may be open at the end: TLS connections say goodbye
     after their session is closed.
     """
+    asyncio.get_running_loop().set_exception_handler(unless_closing)
     registry = kopf.OperatorRegistry()
     _register_login(registry, login, streams, take, open_socket)
     register(registry)
