@@ -2,7 +2,8 @@
 
 Writes a table to stdout and the figures to `benchmarks/results/placement.json`. Each sample is one
 `allocate` against the same supply of shelves, as the binder calls it; `burst` also takes the VMs of
-each fit off the shelves, as the binder does, so that the supply shrinks while it goes on.
+each fit off the shelves, as the binder does, so that the supply shrinks while it goes on. `a pass`
+is all that the binder decides when a VM has come or gone and no claim that waits can be served.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
+
+from passes import Waiting
 
 from warmpool.domain.claims import Ask, Demand, Domain, Fit, Limit, Stock
 from warmpool.domain.cloud import Place
@@ -138,6 +141,17 @@ def bind(demand: Demand, supply: Supply) -> None:
             shelf.take(pick.place, pick.count)
 
 
+def waiting(shelf: Shelf, claims: int, count: int, mode: str) -> dict[str, object]:
+    """One pass over claims that go on waiting, as there is one whenever a VM comes or goes."""
+    world = Waiting(shelf, claims, count, mode)
+    taken = []
+    for _ in range(20):
+        world.change()
+        taken.append(timed(world.pass_))
+    name = f"a pass over {claims} x {count} {mode}, all wait"
+    return {"case": name, "vms": shelf.total, "answer": "", **figures(taken)}
+
+
 def rows(samples: int) -> Iterator[dict[str, object]]:
     for vms in SIZES:
         supply = supply_of(vms)
@@ -149,6 +163,11 @@ def rows(samples: int) -> Iterator[dict[str, object]]:
         listed = {DATA: Stock(dict(plain.counts))}
         case = Case("1 any, from a plain mapping", one(1))
         yield {"vms": vms, **measure(case, listed, min(200, samples))}
+    whole = Shelf(supply_of(10_000)[DATA].counts)
+    few = Shelf(dict.fromkeys(list(whole)[:40], 1))
+    for claims in (100, 500, 1000):
+        yield waiting(few, claims, 100, "BestEffort")
+        yield waiting(whole, claims, 60, "RackAware")
 
 
 def main() -> None:

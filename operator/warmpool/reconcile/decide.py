@@ -201,15 +201,16 @@ class Decider:
         if judged is not None and judged[0] == basis:
             return judged[1]
         supply = self._supply(claim, known)
-        left = before.left(supply)
-        outcome = allocate(demand, left, effort=0)
+        left, outcome = supply, allocate(demand, supply, effort=0)
+        if before.waiting and not isinstance(outcome, Shortage):
+            alone, left = outcome, before.left(supply)
+            outcome = allocate(demand, left, effort=0)
+            if isinstance(outcome, Shortage):
+                if before.unsure:
+                    return Undecided(SEARCHING)  # what they leave is known in a moment
+                outcome = _held_back(outcome) if isinstance(alone, Fit) else outcome
         if isinstance(outcome, Undecided):
             return self._search(claim, demand, left, basis)
-        if isinstance(outcome, Shortage) and before.waiting:
-            alone = _held_back(demand, supply, outcome)
-            if alone is not outcome and before.unsure:
-                return Undecided(SEARCHING)  # what they leave is known in a moment
-            outcome = alone
         if not isinstance(outcome, Fit):
             self._judged[claim.uid] = (basis, outcome)
         return outcome
@@ -428,10 +429,8 @@ def _widened(limit: Limit, names: set[str]) -> Limit:
     return replace(limit, asks=frozenset(both & names))
 
 
-def _held_back(demand: Demand, supply: Mapping[Ref, Stock], found: Shortage) -> Shortage:
-    """Say it when a claim could be satisfied but for those that wait before it."""
-    if not isinstance(allocate(demand, supply), Fit):
-        return found
+def _held_back(found: Shortage) -> Shortage:
+    """What a claim is told that could be satisfied but for those that wait before it."""
     text = f"{found.message}; the rest of the ready VMs is kept for claims that wait before it"
     return replace(found, message=text)
 
