@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import API_VERSION, Kind
 from warmpool.domain.ids import ClaimUid
-from warmpool.handlers.intake import AT_A_TIME, Post, Sieve, sieved, take
+from warmpool.handlers.intake import AT_A_TIME, TURNS, Post, Sieve, sieved, take, turns_for
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
 
@@ -51,7 +51,7 @@ FIRST = line("BOOKMARK", {"kind": "VMClaim", "metadata": {"resourceVersion": "1"
 async def shown(store: Store, chunks: Sequence[bytes], post: Post = call) -> list[bytes]:
     """The lines that kopf gets to see of a stream that has begun."""
     content: Any = Content([FIRST + b"\n", *chunks])
-    sieve = Sieve(content, partial(take, store, post))
+    sieve = Sieve(content, partial(take, store, post), TURNS)
     got = b"".join([chunk async for chunk in sieve.iter_chunked(1024)])
     first, *others = got.splitlines()
     assert first == FIRST
@@ -176,6 +176,7 @@ async def test_each_of_our_kinds_is_taken_in(store: Store, kind: Kind) -> None:
         ),
         pytest.param(b'{"type":', id="cut off"),
         pytest.param(b"[]", id="another form"),
+        pytest.param(b'{"type":"ADDED","object":null}', id="with nothing in it"),
     ],
 )
 async def test_a_line_that_makes_no_sense_is_left_to_kopf(store: Store, odd: bytes) -> None:
@@ -215,6 +216,30 @@ async def test_others_have_their_turn_between_many_lines(store: Store) -> None:
     watcher.cancel()
     assert len(taken) == 1050
     assert most <= AT_A_TIME
+
+
+async def drained(sieve: Sieve) -> None:
+    async for _ in sieve.iter_chunked(1024):
+        pass
+
+
+async def test_no_change_of_a_namespace_comes_later_than_a_claim_made_after_it() -> None:
+    """Both were there when the loop looked, and the claim was refused, for good."""
+    store, order = Store(), list[object]()
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": NAMESPACE}
+    namespaces: Any = Content([line("MODIFIED", body) + b"\n"])
+    claims: Any = Content([line("ADDED", claim(5)) + b"\n"])
+
+    def post(what: object, *_: object) -> None:
+        asyncio.get_running_loop().call_soon(order.append, what)
+
+    taken = partial(take, store, post)
+    await asyncio.gather(
+        drained(Sieve(namespaces, taken, turns_for("namespaces"))),
+        drained(Sieve(claims, taken, turns_for("vmclaims"))),
+    )
+    await asyncio.sleep(0)
+    assert order == [store.apply_namespace, store.apply]
 
 
 # -- over HTTP ------------------------------------------------------------------------------------
@@ -278,7 +303,7 @@ async def test_a_stream_that_never_lasts_moves_on_all_the_same(store: Store) -> 
     """Kopf takes it up where it last heard of it: it would have ever more to go through."""
     lines = [line("MODIFIED", claim(6)), line("MODIFIED", claim(7))]
     content: Any = Content([b"\n".join([*lines, b""])])
-    sieve = Sieve(content, partial(take, store, call))
+    sieve = Sieve(content, partial(take, store, call), TURNS)
     assert [chunk async for chunk in sieve.iter_chunked(1024)] == [lines[-1] + b"\n"]
     assert version(store) == 7
 

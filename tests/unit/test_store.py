@@ -504,11 +504,22 @@ def test_a_list_of_namespaces_that_is_behind_the_watch_undoes_nothing() -> None:
     """A claim that is refused for labels which its namespace had before is refused for good."""
     store = Store()
     store.apply_namespace(a_namespace(9, "new"))
-    store.apply_namespace(a_namespace(10, "gone", name="search"), deleted=True)
+    store.apply_namespace(a_namespace(10, "gone", "n-2", "search"), deleted=True)
     store.apply_namespaces(
         Snapshot((a_namespace(7, "old"), a_namespace(6, "gone", "n-2", "search")), 8)
     )
-    assert store.namespace_labels["logs"] == {"team": "new"}
+    assert store.namespace_labels == {"logs": {"team": "new"}}
+
+
+def test_namespaces_of_an_older_history_are_none_of_ours() -> None:
+    """Labels would be kept for good that have not been there, and what came back not be known."""
+    for gone in (False, True):
+        store = Store()
+        store.apply_namespaces(Snapshot((a_namespace(900, "a"),), 950))
+        store.apply_namespace(a_namespace(1001, "b"), deleted=gone)
+        store.apply_namespaces(Snapshot((() if gone else (a_namespace(1001, "b"),)), 1002))
+        with pytest.raises(WentBack):
+            store.apply_namespaces(Snapshot((a_namespace(900, "a"),), 2000))
 
 
 def test_a_list_of_namespaces_shows_what_has_gone_and_what_has_come() -> None:

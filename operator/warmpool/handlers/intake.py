@@ -50,6 +50,7 @@ SHOWN: Final = ("ADDED", "MODIFIED")
 
 NAMESPACE: Final = ("v1", "Namespace")
 
+
 KINDS: Final = {kind.value: kind for kind in Kind}
 
 
@@ -62,7 +63,7 @@ def take(store: Store, post: Post, line: bytes) -> bool:
         line: as the API server wrote it.
 
     Raises:
-        LookupError, TypeError, ValueError: it is none that an API server writes.
+        AttributeError, LookupError, TypeError, ValueError: it is none that an API server writes.
     """
     event = orjson.loads(line)
     if event["type"] not in SHOWN:
@@ -82,9 +83,11 @@ def take(store: Store, post: Post, line: bytes) -> bool:
 class Sieve:
     """A watch's lines as kopf reads them, without those that are taken in here."""
 
-    def __init__(self, content: aiohttp.StreamReader, take: Take) -> None:
+    def __init__(self, content: aiohttp.StreamReader, take: Take, turns: int) -> None:
+        """`turns` of the loop are waited for answers that changes may repeat."""
         self._content = content
         self._take = take
+        self._turns = turns
         self._passed_at = float("-inf")
         """When kopf was last shown a line. It sees one of the first, too: what takes up a stream
         that never lasts would else begin where the first began, with ever more to go through."""
@@ -99,7 +102,9 @@ class Sieve:
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
             for some in _bits([line for line in lines if line]):
-                await _answers_first(some)
+                if any(line.startswith(CHANGE) for line in some):
+                    for _ in range(self._turns):
+                        await asyncio.sleep(0)
                 if left := self._left(some):
                     yield b"\n".join([*left, b""])
                 if len(some) == AT_A_TIME:
@@ -119,22 +124,24 @@ class Sieve:
         """Whether it is. One that makes no sense is kopf's: an error here would end its stream."""
         try:
             return self._take(line)
-        except (LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             what = type(error).__name__
             log.warning("a watch shows what cannot be taken in: %s: %s", what, error)
             return False
 
 
+def turns_for(resource: str) -> int:
+    """How many turns the changes of a resource are kept, given as it stands in URLs.
+
+    Namespaces are never written by us: their changes repeat no answer, and are not to come later
+    than a claim that was made after them.
+    """
+    return 0 if resource == "namespaces" else TURNS
+
+
 def _bits(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     for begin in range(0, len(lines), AT_A_TIME):
         yield lines[begin : begin + AT_A_TIME]
-
-
-async def _answers_first(lines: Sequence[bytes]) -> None:
-    """Let answers be taken in that these lines may repeat."""
-    if any(line.startswith(CHANGE) for line in lines):
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
 
 
 def sieved(take: Take) -> type[aiohttp.ClientResponse]:
@@ -144,7 +151,7 @@ def sieved(take: Take) -> type[aiohttp.ClientResponse]:
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             await super().start(connection)
             if self.ok and "watch" in self.url.query:
-                content: Any = Sieve(self.content, take)
+                content: Any = Sieve(self.content, take, turns_for(self.url.name))
                 self.content = content
             return self
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from warmpool.domain.errors import WentBack
 from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body, Snapshot
 from warmpool.reconcile.table import Table, ref_of
@@ -28,6 +29,11 @@ class Namespaces:
         self.labels: dict[str, Mapping[str, str]] = {}
         """Of each, by its name."""
 
+    @property
+    def newest(self) -> int:
+        """The highest resourceVersion that was seen."""
+        return self._table.newest
+
     def apply(self, body: Body, *, deleted: bool = False) -> bool:
         """Take in one as an event shows it.
 
@@ -48,7 +54,13 @@ class Namespaces:
         return before != labels
 
     def reconcile(self, snapshot: Snapshot) -> bool:
-        """Take in a LIST; whether there are new ones in it, or new labels."""
+        """Take in a LIST; whether there are new ones in it, or new labels.
+
+        Raises:
+            WentBack: it is of a history that is not ours.
+        """
+        if any(self._table.contradicts(body, snapshot.version) for body in snapshot.items):
+            raise WentBack("the API server shows namespaces older than before")
         changed = [self.apply(body) for body in snapshot.items]
         seen = [ref_of(body) for body in snapshot.items]
         for gone in self._table.vanished(seen, snapshot.version):

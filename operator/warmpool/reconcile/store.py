@@ -315,6 +315,11 @@ class Store:
         """The highest resourceVersion that was seen of a kind."""
         return self.flavors.newest if kind is Kind.VM_FLAVOR else self._tables[kind].newest
 
+    @property
+    def newest_namespace(self) -> int:
+        """The highest resourceVersion that was seen of a namespace."""
+        return self._namespaces.newest
+
     def check_history(self, kind: Kind, bodies: Iterable[Body], version: int) -> None:
         """See whether objects of a LIST of that version are what may have become of those we know.
 
@@ -353,7 +358,11 @@ class Store:
             self._tell(Change(Kind.VM_CLAIM))
 
     def apply_namespaces(self, snapshot: Snapshot) -> None:
-        """Take in a LIST of namespaces, and forget what it does not show."""
+        """Take in a LIST of namespaces, and forget what it does not show.
+
+        Raises:
+            WentBack: it is of a history that is not ours.
+        """
         if self._namespaces.reconcile(snapshot):
             self._tell(Change(Kind.VM_CLAIM))
 

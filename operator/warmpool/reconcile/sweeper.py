@@ -198,13 +198,14 @@ class Comparer:
             ClusterError: the API server did not answer.
             WentBack: it was restored from a backup.
         """
-        self._store.apply_namespaces(await self._cluster.namespaces())
+        before = self._store.newest_namespace
+        namespaces = await self._cluster.namespaces()
+        _assert_later("namespaces", namespaces, before)
+        self._store.apply_namespaces(namespaces)
         for kind in (Kind.VM_FLAVOR, Kind.WARM_POOL, Kind.VM_CLAIM, Kind.WARM_VM):
             before = self._store.newest(kind)
             snapshot = await self._cluster.list(kind, pace=pace)
-            if snapshot.version < before:
-                text = f"resourceVersion {snapshot.version} of {kind.plural} follows {before}"
-                raise WentBack(text)
+            _assert_later(kind.plural, snapshot, before)
             if lost := await self._take_in(kind, snapshot):
                 log.warning("%d %s had vanished without an event", lost, kind.plural)
 
@@ -221,6 +222,11 @@ class Comparer:
                 self._store.apply(kind, body)
             await asyncio.sleep(0)
         return self._store.miss(kind, snapshot)
+
+
+def _assert_later(what: str, snapshot: Snapshot, before: int) -> None:
+    if snapshot.version < before:
+        raise WentBack(f"resourceVersion {snapshot.version} of {what} follows {before}")
 
 
 def _bits(snapshot: Snapshot) -> Iterator[tuple[Body, ...]]:
