@@ -18,7 +18,7 @@ from warmpool.domain.errors import ClusterOutcomeUnknown, NotFound
 from warmpool.domain.facts import Vm
 from warmpool.domain.ids import ClaimUid, InstallationId, Ref
 from warmpool.ports.cluster import Body, PatchOp
-from warmpool.reconcile.binder import PUBLISH_AT_ONCE, Binder
+from warmpool.reconcile.binder import MOST, PUBLISH_AT_ONCE, Binder
 from warmpool.reconcile.decide import Decider, Decisions
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.ledger import Ledger
@@ -266,6 +266,28 @@ async def test_passes_that_take_long_leave_others_their_turn(
             store.apply(Kind.WARM_VM, vm(meta("vm-0", 2000 + number)))
             await asyncio.sleep(0.001)
     assert next(passes) <= 1 / 0.02 + 2
+
+
+@pytest.mark.parametrize(("took", "since"), [(0.05, 5.0), (30.0, 0.0)])
+async def test_a_pass_that_took_long_keeps_nobody_waiting_for_long(
+    took: float, since: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others had their turn long before, or the process was stopped meanwhile."""
+    store, cluster, clock = a_store(1), Written(), Busy()
+    decide = Decider.decide
+
+    def slow(self: Decider, room: int) -> Decisions:
+        clock.kept += took
+        return decide(self, room)
+
+    monkeypatch.setattr(Decider, "decide", slow)
+    async with serving(store, cluster, clock):
+        await asyncio.sleep(0.001)
+        await asyncio.sleep(since)
+        before = len(cluster.answered_at_commit)
+        ask(store, 1, vms=1)
+        await asyncio.sleep(MOST + 0.001 if not since else 0.001)
+        assert len(cluster.answered_at_commit) > before
 
 
 class OutOfRoom(Written):

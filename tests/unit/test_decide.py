@@ -14,6 +14,7 @@ from warmpool.domain.claims import Demand, Fit, Shortage, Supply, Undecided
 from warmpool.domain.cloud import Place
 from warmpool.domain.ids import ClaimUid, Ref, VmUid
 from warmpool.planning.allocation import allocate
+from warmpool.planning.claims import UNKNOWN_NAMESPACE
 from warmpool.reconcile.decide import SURGE, Decider, Decisions
 from warmpool.reconcile.fit import Placed, ask, fit, question_of
 from warmpool.reconcile.store import Store
@@ -118,17 +119,36 @@ def test_a_claim_that_a_pool_does_not_serve_is_refused_even_if_it_would_wait() -
     assert refused(decided(store)) == {"logs": Reason.NOT_PERMITTED}
 
 
-def test_a_claim_that_comes_before_its_namespace_is_answered_when_that_is_there() -> None:
-    """Each comes by a watch of its own."""
+def of_a_namespace_that_is_not_known(**spec: Any) -> Store:
+    """A claim, in a store with one VM of a pool that serves namespaces by their labels."""
     served = {"namespaces": {"from": "Selector", "matchLabels": {"team": "a"}}}
     store = a_store(1, claims=served)
     requests = [{"name": "data", "pool": {"name": "data", "namespace": "search"}, "count": 1}]
-    body = a_claim_body("logs", requests=requests)
+    meta = {"creationTimestamp": NOW.isoformat()}
+    body = a_claim_body("logs", requests=requests, meta=meta, **spec)
     body["metadata"]["namespace"] = "elsewhere"
     store.apply(Kind.VM_CLAIM, body)
+    return store
+
+
+def test_a_claim_of_a_namespace_that_is_not_known_waits_and_keeps_nothing_from_others() -> None:
+    store = of_a_namespace_that_is_not_known(timeout="1m", onUnsatisfied="Build")
+    [waiting] = decided(store).waiting
+    assert (waiting.reason, waiting.message) == (Reason.UNDECIDED, UNKNOWN_NAMESPACE)
+    assert not decided(store).wanted
+    assert decided(store).wake_at == after(60)
+    next_one = a_claim(ref=Ref("search", "next"), uid=ClaimUid("next"), created=after(2))
+    assert isinstance(Decider(store, ManualClock(NOW)).question(next_one), Fit)
+    asked(store, "own", at=after(1))
+    assert bound(decided(store)) == {"own": 1}
+    assert refused(decided(store, seconds=60))["logs"] is Reason.TIMED_OUT
+
+
+def test_a_claim_that_comes_before_its_namespace_is_answered_when_that_is_there() -> None:
+    """Each comes by a watch of its own."""
+    store = of_a_namespace_that_is_not_known()
     decider = Decider(store, ManualClock(NOW))
-    nothing = decider.decide(ROOM)
-    assert (nothing.bindings, nothing.refusals, nothing.waiting) == ([], [], [])
+    assert not decider.decide(ROOM).refusals
     meta = {"name": "elsewhere", "uid": "n", "resourceVersion": "1", "labels": {"team": "a"}}
     store.apply_namespace({"metadata": meta})
     assert bound(decider.decide(ROOM)) == {"logs": 1}
@@ -262,6 +282,33 @@ def test_who_is_short_only_of_what_a_search_before_it_may_take_is_not_refused(
     then = decider.decide(ROOM)
     assert list(bound(then)) == ["plain"]
     assert [claim.ref.name for claim, _ in then.refusals] == ["hard"]
+
+
+@pytest.mark.parametrize("room", [ROOM, 4])
+def test_what_was_found_counts_although_others_waited_for_a_moment(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was searched for anew, and the claim had no answer for as long as that went on."""
+    store = a_store(1, 2)
+    asked(store, "large", 5, onUnsatisfied="Wait", timeout="1h")
+    asked(store, "hard", 2, at=after(1), onUnsatisfied="Wait", timeout="1m")
+
+    def hard_is_hard(demand: Demand, supply: Supply, **_: float) -> Fit | Shortage | Undecided:
+        return Undecided("") if demand.asks[0].count == 2 else allocate(demand, supply)
+
+    monkeypatch.setattr("warmpool.reconcile.decide.allocate", hard_is_hard)
+    clock = ManualClock(NOW)
+    decider = Decider(store, clock)
+    [search] = decider.decide(ROOM).searches
+    if room == ROOM:
+        asked(store, "urgent", 3, priority=10, onUnsatisfied="Wait", timeout="1h")
+    decider.decide(room)
+    if room == ROOM:
+        store.apply(Kind.VM_CLAIM, a_claim_body("urgent", version=9), deleted=True)
+    decider.decide(ROOM)
+    decider.found(search, Undecided("the bound"))
+    clock.advance(120)
+    assert refused(decider.decide(ROOM)) == {"hard": Reason.TIMED_OUT}
 
 
 # --- substitutes ----------------------------------------------------------------------------

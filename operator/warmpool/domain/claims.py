@@ -94,6 +94,9 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """The search ended at its bound without an answer. Never to be told as a refusal."""
+    """The search ended at its bound without an answer, or what the answer hangs on is not known.
+
+    Never to be told as a refusal.
+    """
 
     message: str

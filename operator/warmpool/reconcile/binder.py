@@ -81,6 +81,9 @@ LONG: Final = 0.005
 """A pass over the claims that takes so many seconds leaves others as many before the next one.
 With a thousand that wait it takes 25 ms, and every VM that comes or goes has it done again."""
 
+MOST: Final = 0.1
+"""Seconds that they are left at most: claims that can be served may wait."""
+
 LOOKED_AT_EVERY: Final = 0.2
 """Seconds between two looks whether what a former leader has committed may be gone on with."""
 
@@ -153,6 +156,8 @@ class Binder:
         """Claims as they were when they were to be written Bound: nothing is told of those yet."""
         self._took = 0.0
         """Seconds that the last pass over the claims took."""
+        self._passed_at = 0.0
+        """When it ended."""
         self._removals = Removals(store, cluster, self.wake)
         self._threads = ThreadPoolExecutor(SEARCHES, thread_name_prefix="search")
 
@@ -240,7 +245,8 @@ class Binder:
             await asyncio.sleep(GATHER)
             await self._traffic.few(GATHER_MAX - GATHER)
         elif self._took >= LONG:
-            await asyncio.sleep(self._took)
+            passed = self._clock.monotonic() - self._passed_at
+            await asyncio.sleep(max(0.0, min(self._took, MOST) - passed))
         self._woken.clear()
 
     def _spawn(
@@ -266,7 +272,8 @@ class Binder:
         """Decide what waits, commit it, and have it published."""
         began = self._clock.monotonic()
         decided = self._decider.decide(self._ledger.room + self._settled_vms())
-        self._took = self._clock.monotonic() - began
+        self._passed_at = self._clock.monotonic()
+        self._took = self._passed_at - began
         self._wake_at = decided.wake_at
         for search in decided.searches:
             tasks.create_task(self._search(search))

@@ -27,7 +27,7 @@ from warmpool.planning.claims import (
 )
 from warmpool.planning.missing import missing
 from warmpool.ports.clock import Clock
-from warmpool.reconcile.line import Line, Marks
+from warmpool.reconcile.line import Line
 from warmpool.reconcile.store import Store
 
 SURGE: Final = 2
@@ -91,7 +91,6 @@ class Decider:
         self._builders: set[ClaimUid] = set()
         """The claims that have VMs built, and what pools were told to have for them."""
         self._searching: dict[ClaimUid, Search] = {}
-        self._marks = Marks()
         self._found: dict[ClaimUid, Fit] = {}
 
     def committed(self, entry: LedgerEntry) -> None:
@@ -117,8 +116,7 @@ class Decider:
         """Serve the claims in their order, as long as the ledger has room for that many VMs."""
         decisions = Decisions()
         running = set(self._searching)
-        self._marks.new_pass()
-        before = Line(self._store, self._marks)
+        before = Line(self._store)
         for claim in in_order(self._open()):
             demand = self._demand(claim)
             if any(self._waits(ask.pool) for ask in demand.asks):
@@ -156,10 +154,12 @@ class Decider:
 
     def question(self, claim: Claim) -> Fit | Shortage | Undecided:
         """What a claim that is not there would be answered, behind those that wait before it."""
-        before = Line(self._store, self._marks)
+        before = Line(self._store)
         for other in in_order(self._open()):
-            if other.uid != claim.uid and in_order([other, claim])[0] is other:
-                demand = self._demand(other)
+            if other.uid == claim.uid or in_order([other, claim])[0] is claim:
+                continue
+            demand = self._demand(other)
+            if not isinstance(self._permission(other, demand), Undecided):
                 before.add(other, demand, unsure=self._is_open_yet(other, demand))
         return self._judge(claim, self._demand(claim), before)
 
@@ -191,11 +191,10 @@ class Decider:
         return demand if claim.status.allocation is None else substitutes(claim, demand)
 
     def _judge(self, claim: Claim, demand: Demand, before: Line) -> Fit | Shortage | Undecided:
-        pools = [self._store.pool(ask.pool) for ask in demand.asks if not is_kept(ask)]
-        known = [pool for pool in pools if pool is not None]
-        refused = refusal(claim, known, self._store.namespace_labels)
+        refused = self._permission(claim, demand)
         if refused is not None:
             return refused
+        known = self._pools(demand)
         basis = (claim.version, self._basis(known), before.mark)
         judged = self._judged.get(claim.uid)
         if judged is not None and judged[0] == basis:
@@ -214,6 +213,15 @@ class Decider:
         if not isinstance(outcome, Fit):
             self._judged[claim.uid] = (basis, outcome)
         return outcome
+
+    def _pools(self, demand: Demand) -> list[Pool]:
+        """Those of its pools that there are."""
+        pools = [self._store.pool(ask.pool) for ask in demand.asks if not is_kept(ask)]
+        return [pool for pool in pools if pool is not None]
+
+    def _permission(self, claim: Claim, demand: Demand) -> Shortage | Undecided | None:
+        """Why its pools do not serve it, if they do not."""
+        return refusal(claim, self._pools(demand), self._store.namespace_labels)
 
     def _is_open_yet(self, claim: Claim, demand: Demand) -> bool:
         """Whether it cannot be said now if a claim is to wait."""
@@ -285,8 +293,6 @@ class Decider:
         if final or (mode is OnUnsatisfied.FAIL and isinstance(outcome, Shortage)):
             self._answer(claim, shortage, decisions)
             return
-        if outcome == Undecided(UNKNOWN_NAMESPACE):
-            return  # whom it may ask is known in a moment: until then it keeps nobody waiting
         if outcome == Undecided(SEARCHING):
             before.add(claim, demand, unsure=True)
             return  # not even its time is up before the search is
@@ -295,11 +301,12 @@ class Decider:
             text = f"not satisfied within {claim.spec.timeout}: {shortage.message}"
             self._answer(claim, Shortage(Reason.TIMED_OUT, text), decisions)
             return
-        before.add(claim, demand)
         decisions.wake_at = min(filter(None, (decisions.wake_at, until)))
         reason = shortage.reason
-        if mode is OnUnsatisfied.BUILD:
-            reason = Reason.BUILDING_FOR_CLAIM
+        if outcome != Undecided(UNKNOWN_NAMESPACE):  # else it keeps nothing from anybody
+            before.add(claim, demand)
+            if mode is OnUnsatisfied.BUILD:
+                reason = Reason.BUILDING_FOR_CLAIM
         decisions.waiting.append(Waiting(claim, reason, shortage.message))
 
     def _answer(self, claim: Claim, shortage: Shortage, decisions: Decisions) -> None:
@@ -314,7 +321,7 @@ class Decider:
         """
         further: Counter[Ref] = Counter()
         asked: Counter[Ref] = Counter()
-        before = Line(self._store, Marks())
+        before = Line(self._store)
         builders: set[ClaimUid] = set()
         for claim, demand in waiting:
             if claim.spec.on_unsatisfied is OnUnsatisfied.BUILD:
