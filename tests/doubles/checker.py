@@ -7,20 +7,20 @@ keeps its limits. And: what a claim has, the operator neither deletes nor calls 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from doubles.cluster import Change
 from warmpool.api.names import ClaimPhase, Kind, Phase
 from warmpool.api.v1alpha1.claim import OnUnsatisfied
-from warmpool.domain.claims import Domain, Fit, Stock
+from warmpool.domain.claims import Demand, Domain, Fit, Stock
 from warmpool.domain.cloud import Place
 from warmpool.domain.facts import Claim
 from warmpool.domain.ids import Ref
 from warmpool.planning.allocation import allocate
 from warmpool.planning.claims import demand_of, in_order, reserve_for
-from warmpool.planning.queue import left_by
+from warmpool.planning.queue import without
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.reading import read_claim, read_pool, read_vm
 
@@ -256,3 +256,12 @@ def _before(claim: Claim, state: State) -> list[Any]:
     ]
     ahead = in_order({c.uid: c for c in [*waiting, claim]}.values())
     return [demand_of(c) for c in ahead[: [c.uid for c in ahead].index(claim.uid)]]
+
+
+def left_by(supply: Mapping[Ref, Stock], waiting: Iterable[Demand]) -> dict[Ref, Stock]:
+    """The supply without what the waiting demands could use, from the first of them."""
+    left = dict(supply)
+    for demand in waiting:
+        for pool in {ask.pool for ask in demand.asks} & left.keys():
+            left[pool] = without(left[pool], demand, pool)
+    return left

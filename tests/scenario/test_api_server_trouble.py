@@ -16,7 +16,8 @@ from warmpool.domain.ids import InstallationId
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.ledger import GAP, Ledger
 from warmpool.reconcile.store import Store
-from warmpool.reconcile.sweeper import AT_A_TIME, COMPARE_AFTER, COMPARE_EVERY, LEISURE, Comparer
+from warmpool.reconcile.sweeper import COMPARE_AFTER, COMPARE_EVERY, LEISURE, Comparer
+from warmpool.reconcile.table import AT_A_TIME
 
 pytestmark = pytest.mark.looptime
 

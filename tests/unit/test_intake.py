@@ -16,9 +16,10 @@ from aiohttp.test_utils import TestServer
 
 from warmpool.api.names import API_VERSION, Kind
 from warmpool.domain.ids import ClaimUid
-from warmpool.handlers.intake import AT_A_TIME, TURNS, Post, Sieve, sieved, take, turns_for
+from warmpool.handlers.intake import TURNS, Post, Sieve, sieved, take, turns_for
 from warmpool.ports.cluster import Body
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.table import AT_A_TIME
 
 
 def claim(version: int, name: str = "c") -> Body:

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import POOL, a_place
+from doubles.checker import left_by
 from warmpool.domain.claims import Ask, Demand, Domain, Fit, Limit, Stock
 from warmpool.domain.cloud import Place
 from warmpool.domain.ids import Ref
 from warmpool.planning import queue
 from warmpool.planning.allocation import allocate
-from warmpool.planning.queue import Line, _without, left_by
+from warmpool.planning.queue import Line
 
 OTHER = Ref("search", "master")
 
@@ -249,11 +250,13 @@ def test_a_line_of_thousands_is_gone_through_once(monkeypatch: pytest.MonkeyPatc
     """It was gone through from its beginning for each of them: five hundred took two seconds."""
     gone_through: list[Demand] = []
 
-    def without(stock: Stock, demand: Demand, pool: Ref) -> Stock:
-        gone_through.append(demand)
-        return _without(stock, demand, pool)
+    one_by_one = queue.without
 
-    monkeypatch.setattr(queue, "_without", without)
+    def counted(stock: Stock, demand: Demand, pool: Ref) -> Stock:
+        gone_through.append(demand)
+        return one_by_one(stock, demand, pool)
+
+    monkeypatch.setattr(queue, "without", counted)
     line, stock = Line(), Stock({on(1): 5000})
     for number in range(1000):
         assert free(line.left(POOL, stock, 1)) == 5000 - number

@@ -11,7 +11,7 @@ always passes, and so does what is gone, which it would remember for ever.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import orjson
 
 from warmpool.api.names import GROUP, Kind
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.table import AT_A_TIME, bits
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ of its own they are of that one, and some more echoes are read.)"""
 CHANGE: Final = b'{"type":"MODIFIED"'
 """How the line of a change begins."""
 
-AT_A_TIME: Final = 100
-"""Lines that are taken in before others have their turn: some milliseconds, if all are news. There
-may be a thousand in what has come, if we were away for a moment."""
-
 SILENT: Final = 10.0
 """Seconds after which what was taken in is shown to kopf, too: it takes up a stream that was cut
 where it last heard of it, and one in which nothing comes at all for one that is dead."""
@@ -49,7 +46,6 @@ SHOWN: Final = ("ADDED", "MODIFIED")
 """Events that show an object as it is."""
 
 NAMESPACE: Final = ("v1", "Namespace")
-
 
 KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -101,7 +97,7 @@ class Sieve:
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
-            for some in _bits([line for line in lines if line]):
+            for some in bits([line for line in lines if line]):
                 if any(line.startswith(CHANGE) for line in some):
                     for _ in range(self._turns):
                         await asyncio.sleep(0)
@@ -137,11 +133,6 @@ def turns_for(resource: str) -> int:
     than a claim that was made after them.
     """
     return 0 if resource == "namespaces" else TURNS
-
-
-def _bits(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for begin in range(0, len(lines), AT_A_TIME):
-        yield lines[begin : begin + AT_A_TIME]
 
 
 def sieved(take: Take) -> type[aiohttp.ClientResponse]:

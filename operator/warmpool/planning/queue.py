@@ -40,7 +40,7 @@ class Line:
         for pool in {ask.pool for ask in demand.asks}:
             self._asking[pool].append(demand)
 
-    def left(self, pool: Ref, stock: Stock, version: object = None) -> Stock:
+    def left(self, pool: Ref, stock: Stock, version: object) -> Stock:
         """A pool's stock without what those could use that wait.
 
         Args:
@@ -51,11 +51,11 @@ class Line:
         asking = self._asking[pool]
         basis = (version, stock.reserve)
         known = self._left.get(pool)
-        if known is None or known.basis != basis or version is None:
+        if known is None or known.basis != basis:
             known = _Left(basis, 0, stock)
         left = known.left
         for demand in asking[known.told :]:
-            left = _without(left, demand, pool)
+            left = without(left, demand, pool)
         self._left[pool] = _Left(basis, len(asking), left)
         return left
 
@@ -69,15 +69,8 @@ class _Left:
     left: Stock
 
 
-def left_by(supply: Mapping[Ref, Stock], waiting: Iterable[Demand]) -> dict[Ref, Stock]:
-    """The supply without what the waiting demands could use."""
-    line = Line()
-    for demand in waiting:
-        line.add(demand)
-    return {pool: line.left(pool, stock) for pool, stock in supply.items()}
-
-
-def _without(stock: Stock, demand: Demand, pool: Ref) -> Stock:
+def without(stock: Stock, demand: Demand, pool: Ref) -> Stock:
+    """A pool's stock without what a demand that waits could use."""
     total = stock.counts.total if isinstance(stock.counts, Shelf) else sum(stock.counts.values())
     there = max(0, total - stock.reserve)
     if not there:

@@ -159,7 +159,8 @@ class Decider:
             if other.uid == claim.uid or in_order([other, claim])[0] is claim:
                 continue
             demand = self._demand(other)
-            if not isinstance(self._permission(other, demand), Undecided):
+            refused = refusal(other, self._pools(demand), self._store.namespace_labels)
+            if not isinstance(refused, Undecided):
                 before.add(other, demand, unsure=self._is_open_yet(other, demand))
         return self._judge(claim, self._demand(claim), before)
 
@@ -191,10 +192,10 @@ class Decider:
         return demand if claim.status.allocation is None else substitutes(claim, demand)
 
     def _judge(self, claim: Claim, demand: Demand, before: Line) -> Fit | Shortage | Undecided:
-        refused = self._permission(claim, demand)
+        known = self._pools(demand)
+        refused = refusal(claim, known, self._store.namespace_labels)
         if refused is not None:
             return refused
-        known = self._pools(demand)
         basis = (claim.version, self._basis(known), before.mark)
         judged = self._judged.get(claim.uid)
         if judged is not None and judged[0] == basis:
@@ -218,10 +219,6 @@ class Decider:
         """Those of its pools that there are."""
         pools = [self._store.pool(ask.pool) for ask in demand.asks if not is_kept(ask)]
         return [pool for pool in pools if pool is not None]
-
-    def _permission(self, claim: Claim, demand: Demand) -> Shortage | Undecided | None:
-        """Why its pools do not serve it, if they do not."""
-        return refusal(claim, self._pools(demand), self._store.namespace_labels)
 
     def _is_open_yet(self, claim: Claim, demand: Demand) -> bool:
         """Whether it cannot be said now if a claim is to wait."""
@@ -325,11 +322,8 @@ class Decider:
         builders: set[ClaimUid] = set()
         for claim, demand in waiting:
             if claim.spec.on_unsatisfied is OnUnsatisfied.BUILD:
-                pools = [
-                    p for p in (self._store.pool(a.pool) for a in demand.asks) if p is not None
-                ]
                 builders.add(claim.uid)
-                supply = before.left(self._supply(claim, pools))
+                supply = before.left(self._supply(claim, self._pools(demand)))
                 further.update(missing(demand, supply))
                 for ask in demand.asks:
                     asked[ask.pool] += ask.count

@@ -13,7 +13,7 @@ not know it, it has forgotten it, and somebody uses it: it is adopted.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from warmpool.api.names import Kind
@@ -22,11 +22,12 @@ from warmpool.domain.cloud import Server, ServerState
 from warmpool.domain.errors import CloudError, ClusterError, WentBack
 from warmpool.domain.ids import ServerId, VmUid
 from warmpool.ports.clock import Clock
-from warmpool.ports.cluster import Body, Cluster, Snapshot
+from warmpool.ports.cluster import Cluster, Snapshot
 from warmpool.reconcile.clouds import Clouds
 from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.session import CloudSession
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.table import bits
 from warmpool.reconcile.vitals import Beat
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,6 @@ streams of the other kinds, which break together as a rule, have begun anew."""
 
 LEISURE: Final = 0.2
 """Seconds between two pages of such a LIST: nobody waits for it, and claims shall not either."""
-
-AT_A_TIME: Final = 100
-"""Objects that are compared before others have their turn: some milliseconds, if all are new."""
 
 READ_WITHIN: Final = 600.0
 """Seconds within which all objects have been read: thousands take many pages, and each may take
@@ -214,10 +212,10 @@ class Comparer:
 
         What comes in between is newer, and each object is only ever replaced by what is newer.
         """
-        for some in _bits(snapshot):
+        for some in bits(snapshot.items):
             self._store.check_history(kind, some, snapshot.version)
             await asyncio.sleep(0)
-        for some in _bits(snapshot):
+        for some in bits(snapshot.items):
             for body in some:
                 self._store.apply(kind, body)
             await asyncio.sleep(0)
@@ -227,8 +225,3 @@ class Comparer:
 def _assert_later(what: str, snapshot: Snapshot, before: int) -> None:
     if snapshot.version < before:
         raise WentBack(f"resourceVersion {snapshot.version} of {what} follows {before}")
-
-
-def _bits(snapshot: Snapshot) -> Iterator[tuple[Body, ...]]:
-    for begin in range(0, len(snapshot.items), AT_A_TIME):
-        yield snapshot.items[begin : begin + AT_A_TIME]

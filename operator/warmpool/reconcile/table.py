@@ -1,10 +1,13 @@
 """Objects of one kind, each in its newest version, however events and LISTs come in between."""
 
-from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body
+
+AT_A_TIME: Final = 100
+"""Objects that are taken in before others have their turn: some milliseconds, if all are new."""
 
 
 class Versioned(Protocol):
@@ -82,6 +85,15 @@ class Table(Generic[T]):
         self.newest = max(self.newest, version)
         self._gone = {uid: v for uid, v in self._gone.items() if v > version}
         return lost
+
+
+Item = TypeVar("Item")
+
+
+def bits(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """All of them in their order, so many at a time."""
+    for begin in range(0, len(items), AT_A_TIME):
+        yield items[begin : begin + AT_A_TIME]
 
 
 def ref_of(body: Body) -> Ref:
