@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from warmpool.domain.history_text import to_text
 from warmpool.effects.history_sqlite import TRIM_EVERY, SqliteHistory
 from warmpool.effects.spool import SqliteSpool
 from warmpool.effects.sqlite import Database
-from warmpool.ports.history import HistoryUnavailable, Wanted
+from warmpool.ports.history import Group, HistoryUnavailable, Wanted
 
 
 class HandClock:
@@ -195,6 +196,34 @@ async def work():
 asyncio.run(work())
 """
 """Tells after each put how many records are safe."""
+
+
+async def test_records_go_in_many_with_each_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around each one the event loop and the thread that writes hand the interpreter over."""
+    said: list[str] = []
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection(*args, **kwargs)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    records = builds(0, 500)
+    history = SqliteHistory(None, HandClock(), max_age=timedelta(days=1), max_bytes=1 << 30)
+    spool = SqliteSpool(None, max_bytes=1 << 30)
+
+    for _ in range(2):  # one that comes again is known
+        await history.append(records)
+    await spool.put(records)
+    mark, _ = await spool.peek(500)
+    assert len([text for text in said if text.startswith("INSERT INTO records")]) <= 20
+    assert len([text for text in said if text.startswith("INSERT INTO spool")]) <= 2
+
+    assert await history.count(Wanted()) == {Group(None, ()): 500}
+    assert mark == 500
+    assert await ids(spool) == [record.id for record in records]
+    await history.close()
+    await spool.close()
 
 
 async def test_what_was_put_is_there_after_kill_9(tmp_path: Path) -> None:

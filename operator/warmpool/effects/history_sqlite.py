@@ -13,7 +13,7 @@ from typing import Final
 
 from warmpool.domain.history import Facet, Record, facets
 from warmpool.domain.history_text import from_text, to_text
-from warmpool.effects.sqlite import Database, size_of
+from warmpool.effects.sqlite import Database, insert, size_of
 from warmpool.ports.clock import Clock
 from warmpool.ports.history import PAGE, Cursor, Group, Refused, Wanted
 
@@ -43,10 +43,7 @@ CREATE INDEX IF NOT EXISTS by_vm ON records (f_vm) WHERE f_vm <> '';
 CREATE INDEX IF NOT EXISTS by_claim ON records (f_claim) WHERE f_claim <> '';
 """
 
-_INSERT: Final = (
-    f"INSERT INTO records (id, at, body, {', '.join(_COLUMNS.values())})"  # noqa: S608 - our names
-    f" VALUES ({', '.join('?' * (3 + len(_COLUMNS)))}) ON CONFLICT (id) DO NOTHING"
-)
+_INTO: Final = f"records (id, at, body, {', '.join(_COLUMNS.values())})"
 
 
 class SqliteHistory:
@@ -67,7 +64,7 @@ class SqliteHistory:
         oldest = _milliseconds(self._clock.now() - self._max_age)
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(_INSERT, map(_row, records))
+            insert(connection, _INTO, [*map(_row, records)], "ON CONFLICT (id) DO NOTHING")
             if trim:
                 _trim(connection, oldest, self._max_bytes)
 

@@ -11,12 +11,9 @@ from typing import Final
 
 from warmpool.domain.history import Record
 from warmpool.domain.history_text import from_text, to_text
-from warmpool.effects.sqlite import Database
+from warmpool.effects.sqlite import Database, insert
 
 log = logging.getLogger(__name__)
-
-ROWS: Final = 400
-"""Of one statement; SQLite allows 999 values in all its versions."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spool (
@@ -25,6 +22,13 @@ CREATE TABLE IF NOT EXISTS spool (
 CREATE TABLE IF NOT EXISTS total (records INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO total SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM total);
 """
+
+_FIRST: Final = """
+SELECT MAX(seq), GROUP_CONCAT(body, CHAR(10)) FROM (
+  SELECT seq, body FROM spool ORDER BY seq LIMIT ?
+)
+"""
+"""As one row, each record a line of it: the interpreter is let go around every row."""
 
 
 class SqliteSpool:
@@ -37,7 +41,7 @@ class SqliteSpool:
     async def put(self, records: Sequence[Record]) -> int:
         def work(connection: sqlite3.Connection) -> int:
             rows = [(len(text.encode()), text) for text in map(to_text, records)]
-            _insert(connection, rows)
+            insert(connection, "spool (bytes, body)", rows)
             total = _add(connection, len(rows), sum(size for size, _ in rows))
             return _make_room(connection, total - self._max_bytes)
 
@@ -45,10 +49,9 @@ class SqliteSpool:
 
     async def peek(self, limit: int) -> tuple[int, Sequence[Record]]:
         def work(connection: sqlite3.Connection) -> tuple[int, Sequence[Record]]:
-            query = "SELECT seq, body FROM spool ORDER BY seq LIMIT ?"
-            rows = connection.execute(query, (limit,)).fetchall()
-            records = [r for _, body in rows if (r := _read(body)) is not None]
-            return rows[-1][0] if rows else 0, records
+            mark, lines = connection.execute(_FIRST, (limit,)).fetchone()
+            bodies = lines.split("\n") if mark else ()
+            return mark or 0, [r for body in bodies if (r := _read(body)) is not None]
 
         return await self._database.do(work)
 
@@ -62,18 +65,6 @@ class SqliteSpool:
 
     async def close(self) -> None:
         await self._database.close()
-
-
-def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[int, str]]) -> None:
-    """Many rows with each statement.
-
-    The interpreter is let go around every one, and a busy event loop gives it back after 5 ms.
-    """
-    for first in range(0, len(rows), ROWS):
-        some = rows[first : first + ROWS]
-        places = ", ".join(["(?, ?)"] * len(some))
-        query = f"INSERT INTO spool (bytes, body) VALUES {places}"  # noqa: S608 - values are bound
-        connection.execute(query, [value for row in some for value in row])
 
 
 def _make_room(connection: sqlite3.Connection, excess: int) -> int:

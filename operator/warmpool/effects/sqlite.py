@@ -7,7 +7,7 @@ under another name, loudly: what it holds may still be read by hand, and nothing
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,9 @@ BUSY_TIMEOUT: Final = 5.0
 """Seconds that another process may keep us waiting."""
 
 IN_MEMORY: Final = ":memory:"
+
+VALUES: Final = 999
+"""Of one statement, in all versions of SQLite."""
 
 
 class Database:
@@ -102,6 +105,26 @@ class Database:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def insert(
+    connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[str | int]], then: str = ""
+) -> None:
+    """Insert rows of one length, many with each statement.
+
+    `into` is the table and its columns, as in `spool (bytes, body)`; `then` follows the values, as
+    `ON CONFLICT (id) DO NOTHING` does.
+
+    Around each statement the interpreter is let go, and whoever has taken it gives it back after a
+    switch interval. Row by row, 200 records beside a busy event loop took 105 to 157 ms instead of
+    12, and the loop had to ask for the interpreter after each.
+    """
+    width = len(rows[0]) if rows else 1
+    place = f"({', '.join('?' * width)})"
+    for first in range(0, len(rows), VALUES // width):
+        some = rows[first : first + VALUES // width]
+        query = f"INSERT INTO {into} VALUES {', '.join([place] * len(some))} {then}"  # noqa: S608 - our own words; values are bound
+        connection.execute(query, [value for row in some for value in row])
 
 
 def _is_broken(error: sqlite3.Error) -> bool:
