@@ -350,6 +350,19 @@ async def flow_of_two(store: Store, number: int) -> None:
     await asyncio.sleep(STATUS * 2)
 
 
+async def test_vms_that_wait_for_such_a_moment_wait_for_a_burst_that_begins_meanwhile() -> None:
+    store, cluster = a_store(70), Written()
+    async with serving(store, cluster):
+        ask(store, 5, vms=1)
+        await asyncio.sleep(STATUS * 2 / 3)
+        ask(store, 1, vms=1, first=5)
+        await asyncio.sleep(STATUS * 2 / 3)
+        ask(store, 60, vms=1, first=6)
+        await asyncio.sleep(STATUS * 60 / PUBLISH_AT_ONCE + 1)
+    assert len(cluster.settled) == 66
+    assert not [beside for _, beside in cluster.settled if beside]
+
+
 async def test_a_moment_between_two_answers_is_not_waited_for_for_long() -> None:
     store, cluster = a_store(100), Written()
     async with serving(store, cluster):

@@ -86,7 +86,7 @@ log = logging.getLogger(__name__)
 PASS_EVERY: Final = 0.03
 """Seconds between two passes over a pool: each event wakes it, and a claim has several."""
 
-PASS_WITHIN: Final = 0.5
+PASS_WITHIN: Final = 1.0
 """Seconds for which a pass waits at most for a moment in which no claim is being answered, unless
 it is to be sooner, the last one left something over, or servers are being marked. In a steady flow
 each VM that is handed out would be looked at three times else."""

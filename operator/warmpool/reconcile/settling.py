@@ -128,6 +128,7 @@ class Settler:
                     await self._settle_vm(entry, vm)
                 else:
                     await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
+                    await self._traffic.calm(published + SETTLE_WITHIN)  # a burst may have begun
                     async with aside:
                         await self._settle_vm(entry, vm)
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
