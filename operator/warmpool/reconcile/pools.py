@@ -89,7 +89,8 @@ PASS_EVERY: Final = 0.03
 PASS_WITHIN: Final = 1.0
 """Seconds for which a pass waits at most for a moment in which no claim is being answered, unless
 it is to be sooner, the last one left something over, or servers are being marked. In a steady flow
-each VM that is handed out would be looked at three times else."""
+each VM that is handed out would be looked at three times else; half a second ends within a burst of
+300 claims."""
 
 STATUS_EVERY: Final = timedelta(milliseconds=500)
 """Between two writes of a pool's status: people read it, and every write costs a claim time."""

@@ -122,13 +122,12 @@ class Settler:
         """
         pause = None
         for vm in entry.vms:
-            await self._traffic.calm(published + SETTLE_WITHIN)
+            await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
+            await self._traffic.calm(published + SETTLE_WITHIN)  # a burst may have begun meanwhile
             try:
                 if self._traffic.is_quiet or self._clock.monotonic() >= published + BEHIND:
                     await self._settle_vm(entry, vm)
                 else:
-                    await self._traffic.lull(published + BETWEEN - self._clock.monotonic())
-                    await self._traffic.calm(published + SETTLE_WITHIN)  # a burst may have begun
                     async with aside:
                         await self._settle_vm(entry, vm)
             except (ClusterUnavailable, ClusterOutcomeUnknown) as error:
