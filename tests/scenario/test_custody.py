@@ -20,6 +20,7 @@ from warmpool.reconcile.custody import Custody
 from warmpool.reconcile.events import Announcer
 from warmpool.reconcile.reading import read_vm
 from warmpool.reconcile.store import Store
+from warmpool.reconcile.traffic import Traffic
 
 pytestmark = pytest.mark.looptime
 
@@ -86,7 +87,7 @@ async def kept(
     body = api.put(Kind.WARM_VM, wanted, status=wanted["status"])
     store.apply(Kind.WARM_VM, body)
     vm, session = read_vm(body), Session(server, failures)
-    custody = Custody(store, api, clock, Announcer(api, clock, "one"))
+    custody = Custody(store, api, clock, Announcer(api, clock, "one", Traffic(clock)))
     slots = asyncio.Semaphore(1)
 
     async def current() -> Any:
@@ -131,7 +132,7 @@ async def test_credentials_that_were_changed_meanwhile_are_used() -> None:
     async def current() -> Any:
         return sessions.pop(0)
 
-    custody = Custody(store, api, clock, Announcer(api, clock, "one"))
+    custody = Custody(store, api, clock, Announcer(api, clock, "one", Traffic(clock)))
     vm, slots = read_vm(body), asyncio.Semaphore(1)
     await asyncio.wait_for(custody.keep(vm, a_server(marks=USED), current, slots), 60)
     assert api.peek(Kind.WARM_VM)[vm.ref]["spec"]["retained"]

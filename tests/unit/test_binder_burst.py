@@ -144,13 +144,14 @@ async def serving(
         cluster, clock, namespace="ns", holder="me", new_installation=lambda: InstallationId("i")
     )
     await ledger.take_over()
+    traffic = Traffic(clock)
     binder = Binder(
         store,
         ledger,
         cluster,
         clock,
-        traffic=Traffic(clock),
-        announcer=Announcer(cluster, clock, "me"),
+        traffic=traffic,
+        announcer=Announcer(cluster, clock, "me", traffic),
         want=lambda _: None,
         recorder=Recorder(store, clock, unheard),
         waits=lambda _: False,

@@ -133,13 +133,14 @@ async def test_a_vm_is_its_entrys_until_the_entry_is_dropped() -> None:
         new_installation=lambda: InstallationId("i"),
     )
     await ledger.take_over()
-    announcer = Announcer(cluster, LoopClock(), "me")  # type: ignore[arg-type]
+    traffic = Traffic(LoopClock())
+    announcer = Announcer(cluster, LoopClock(), "me", traffic)  # type: ignore[arg-type]
     binder = Binder(
         store,
         ledger,
         cluster,  # type: ignore[arg-type]
         LoopClock(),
-        traffic=Traffic(LoopClock()),
+        traffic=traffic,
         announcer=announcer,
         want=lambda _: None,
         recorder=Recorder(store, LoopClock(), unheard),

@@ -263,7 +263,7 @@ async def working(
             cluster=api,
             clouds=clouds,
             executor=executor,
-            custody=Custody(store, api, clock, Announcer(api, clock, "me")),
+            custody=Custody(store, api, clock, Announcer(api, clock, "me", traffic)),
             look_back=LookBack((), lambda: None),
             clock=clock,
             rng=rng,

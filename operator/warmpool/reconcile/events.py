@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from warmpool.api.names import API_VERSION, Kind, Reason
@@ -17,12 +18,16 @@ from warmpool.domain.errors import ClusterError
 from warmpool.domain.ids import Ref
 from warmpool.ports.clock import Clock
 from warmpool.ports.cluster import Cluster
+from warmpool.reconcile.traffic import Traffic
 from warmpool.reconcile.vitals import TURN_EVERY, Beat
 
 log = logging.getLogger(__name__)
 
 EVERY: Final = 0.2
 """Seconds between two Events: they share the API server with the claims."""
+
+CALM_WITHIN: Final = 1.0
+"""Seconds that the next Event waits for the end of a burst of claims at most."""
 
 BURST: Final = 50
 """Events that may wait; beyond that the oldest are dropped."""
@@ -46,16 +51,17 @@ class Event:
 class Announcer:
     """Writes Events, a few a second."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, identity: str) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, identity: str, traffic: Traffic) -> None:
         self._cluster = cluster
         self._clock = clock
         self._identity = identity
-        self._waiting: deque[Event] = deque(maxlen=BURST)
+        self._traffic = traffic
+        self._waiting: deque[tuple[Event, datetime]] = deque(maxlen=BURST)
         self._some = asyncio.Event()
 
     def say(self, event: Event) -> None:
-        """Have an Event written when there is time."""
-        self._waiting.append(event)
+        """Have an Event, of now, written when there is time."""
+        self._waiting.append((event, self._clock.now()))
         self._some.set()
 
     async def run(self, beat: Beat) -> None:
@@ -67,20 +73,21 @@ class Announcer:
                     await self._some.wait()
             while self._waiting:
                 beat()
-                await self._write(self._waiting.popleft())
+                await self._traffic.calm(self._clock.monotonic() + CALM_WITHIN)
+                await self._write(*self._waiting.popleft())
                 await asyncio.sleep(EVERY)
             self._some.clear()
 
-    async def _write(self, event: Event) -> None:
+    async def _write(self, event: Event, at: datetime) -> None:
         try:
-            await self._cluster.event(event.ref.namespace, self._body(event))
+            await self._cluster.event(event.ref.namespace, self._body(event, at))
         except ClusterError as error:
             log.debug("an Event was not written: %s", error)
 
-    def _body(self, event: Event) -> dict[str, object]:
+    def _body(self, event: Event, at: datetime) -> dict[str, object]:
         return {
             "metadata": {"generateName": f"{event.ref.name[:200]}-"},
-            "eventTime": micro_timestamp(self._clock.now()),
+            "eventTime": micro_timestamp(at),
             "reportingController": "warmpool.dev/operator",
             "reportingInstance": self._identity[:128],
             "action": event.reason.value,

@@ -139,7 +139,7 @@ class _Term:
             nudge=self._nudge_pool,
         )
         self._pools = Pools(world.store, self._new_worker, world.vitals)
-        self._announcer = Announcer(fenced, world.clock, world.identity)
+        self._announcer = Announcer(fenced, world.clock, world.identity, world.traffic)
         self._custody = Custody(world.store, fenced, world.clock, self._announcer)
         self._binder = Binder(
             world.store,
