@@ -16,7 +16,7 @@ from doubles import rules
 from doubles.json_patch import copied, patched
 from warmpool.api.names import API_VERSION, Kind
 from warmpool.api.v1alpha1.base import timestamp
-from warmpool.domain.errors import Conflict, Invalid, NotFound
+from warmpool.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from warmpool.domain.ids import Ref
 from warmpool.ports.cluster import Body, PatchOp, Snapshot
 from warmpool.reconcile.store import Store
@@ -87,6 +87,8 @@ class FakeCluster:
         self._feeds: list[Feed] = []
         self.labels: dict[str, dict[str, str]] = {name: {} for name in namespaces}
         self.secrets: dict[Ref, Mapping[str, bytes]] = {}
+        self.closed: set[Ref] = set()
+        """Secrets that may not be read."""
         self.config_maps: dict[Ref, Mapping[str, str]] = {}
         self.events: list[tuple[str, Body]] = []
         self.paces: set[float] = set()
@@ -177,6 +179,8 @@ class FakeCluster:
 
     async def secret(self, ref: Ref) -> Mapping[str, bytes]:
         await asyncio.sleep(ONE_WAY)
+        if ref in self.closed:
+            raise Forbidden(f"403: secret {ref}")
         if ref not in self.secrets:
             raise NotFound(f"404: secret {ref}")
         return self.secrets[ref]

@@ -21,6 +21,9 @@ from warmpool.sim.faults import ApiFault, DeleteFault, ListFault, OutageFault
 
 pytestmark = pytest.mark.looptime
 
+BOOT = Ref(SECRET.namespace, "boot")
+"""A Secret with user data."""
+
 
 def pools(lab: Lab) -> dict[Ref, object]:
     return dict(lab.cluster.peek(Kind.WARM_POOL))
@@ -194,6 +197,22 @@ async def test_a_missing_secret_is_named_and_found_when_it_is_there() -> None:
         )
         lab.cluster.secrets[SECRET] = secret
         assert await lab.until(lambda: lab.is_even(pool, 1)) < 20
+
+
+@pytest.mark.parametrize("closed", [SECRET, BOOT], ids=["clouds.yaml", "user data"])
+async def test_a_secret_that_may_not_be_read_is_named_and_read_once_it_may(closed: Ref) -> None:
+    """Of one with user data each pass of the pool ended in the log, and nothing told why."""
+    async with Lab() as lab:
+        lab.cluster.secrets[BOOT] = {"script": b"#!/bin/sh\n"}
+        lab.cluster.closed.add(closed)
+        where = {"name": BOOT.name, "key": "script"}
+        template = {"flavor": "m1.micro", "image": "debian-13", "userDataSecretRef": where}
+        pool = lab.pool(replicas=1, template=template)
+        await lab.until(
+            lambda: lab.condition(pool, "DependenciesResolved") == ("False", "SecretUnreadable")
+        )
+        lab.cluster.closed.clear()
+        assert await lab.until(lambda: lab.is_even(pool, 1)) < 60
 
 
 async def test_new_credentials_are_taken_up() -> None:

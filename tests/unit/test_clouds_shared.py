@@ -3,13 +3,21 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
 
 from builders import NOW, a_pool
-from warmpool.domain.errors import CloudConfigInvalid, CloudUnavailable
+from warmpool.api.names import Reason
+from warmpool.domain.errors import (
+    CloudConfigInvalid,
+    CloudUnavailable,
+    ClusterError,
+    ClusterOutcomeUnknown,
+    ClusterUnavailable,
+    Forbidden,
+)
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
 from warmpool.effects.racks.opening import open_racks
@@ -120,6 +128,83 @@ async def test_credentials_that_cannot_be_used_are_told_until_they_are_mended() 
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
+
+
+class FailingSecrets(Secrets):
+    """Of an API server that may fail."""
+
+    error: ClusterError | None = None
+
+    async def secret(self, ref: Ref) -> Mapping[str, bytes]:
+        if self.error is not None:
+            raise self.error
+        return await super().secret(ref)
+
+
+@pytest.fixture
+async def failing() -> AsyncIterator[tuple[FailingSecrets, Clouds, ManualClock]]:
+    secrets, clock = FailingSecrets(), ManualClock(NOW)
+    clouds = a_clouds(secrets, open_good, clock)
+    running = asyncio.ensure_future(clouds.run())
+    await asyncio.sleep(0)
+    yield secrets, clouds, clock
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("error", [ClusterUnavailable("503"), ClusterOutcomeUnknown("cut off")])
+async def test_a_secret_that_cannot_be_read_now_says_what_it_said_last(
+    failing: tuple[FailingSecrets, Clouds, ManualClock], error: ClusterError
+) -> None:
+    """Each failure of the API server told all pools that their Secret was not there."""
+    secrets, clouds, clock = failing
+    pool = a_pool(Ref("search", "data"))
+    session = await clouds.session(pool)
+    secrets.error = error
+    clock.advance(SECRET_EVERY)
+    assert await clouds.session(pool) is session
+    secrets.error, secrets.text = None, b"bad"
+    clock.advance(SECRET_EVERY)
+    wrong = await clouds.session(pool)
+    assert isinstance(wrong, Problem)
+    secrets.error = error
+    clock.advance(SECRET_AGAIN)
+    assert await clouds.session(pool) is wrong
+
+
+async def test_a_secret_that_was_never_read_is_told_and_read_again_soon(
+    failing: tuple[FailingSecrets, Clouds, ManualClock],
+) -> None:
+    secrets, clouds, clock = failing
+    pool = a_pool(Ref("search", "data"))
+    secrets.error = ClusterUnavailable("503")
+    found = await clouds.session(pool)
+    assert isinstance(found, Problem)
+    assert found.reason is Reason.SECRET_UNREADABLE
+    assert "503" in found.message
+    secrets.error = None
+    assert await clouds.session(pool) is found
+    clock.advance(SECRET_AGAIN)
+    assert isinstance(await clouds.session(pool), CloudSession)
+
+
+async def test_a_secret_that_may_not_be_read_any_more_is_told_with_its_remedy(
+    failing: tuple[FailingSecrets, Clouds, ManualClock],
+) -> None:
+    secrets, clouds, clock = failing
+    pool = a_pool(Ref("search", "data"))
+    session = await clouds.session(pool)
+    secrets.error = Forbidden("403")
+    clock.advance(SECRET_EVERY)
+    found = await clouds.session(pool)
+    assert isinstance(found, Problem)
+    assert found.reason is Reason.SECRET_UNREADABLE
+    assert "namespace 'search'" in found.message
+    assert "ServiceAccount" in found.message
+    secrets.error = None
+    clock.advance(SECRET_AGAIN)
+    assert await clouds.session(pool) is session
 
 
 class BrokenCloud(NoCloud):

@@ -181,6 +181,7 @@ class Reason(StrEnum):
     # dependencies of a pool
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason, not a secret
+    SECRET_UNREADABLE = "SecretUnreadable"  # noqa: S105 - a reason, not a secret
     CLOUD_NOT_FOUND = "CloudNotFound"
     CREDENTIALS_REFUSED = "CredentialsRefused"
     FLAVOR_NOT_FOUND = "FlavorNotFound"

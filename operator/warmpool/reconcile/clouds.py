@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from warmpool.api.names import Reason
-from warmpool.domain.errors import CloudError, ClusterError, NotFound
+from warmpool.domain.errors import CloudError, ClusterError, Forbidden, NotFound
 from warmpool.domain.facts import Pool
 from warmpool.domain.ids import Ref
 from warmpool.domain.pools import Problem
@@ -91,24 +91,36 @@ class Clouds:
         return list(self._sessions.values())
 
     async def session(self, pool: Pool) -> CloudSession | Problem:
-        """The session of a pool's credentials, or what is wrong with them."""
+        """The session of a pool's credentials, or what is wrong with them.
+
+        While the API server does not say what stands in the Secret, it is what it said last.
+        """
         key = SessionKey(
             Ref(pool.ref.namespace, pool.spec.cloud_ref.secret_name), pool.spec.cloud_ref.cloud
         )
         now = self._clock.monotonic()
-        held = self._wrong.get(key) or self._sessions.get(key)
+        held = self._held(key)
         is_well = isinstance(held, CloudSession) and held.problem is None
         age = now - self._read_at.get(key, float("-inf"))
         if held is not None and age < (SECRET_EVERY if is_well else SECRET_AGAIN):
             return held
-        data = await self._read(key.secret)
+        found: CloudSession | Problem
+        try:
+            data = await self._read(key.secret)
+        except ClusterError as error:
+            found = self._held(key) or _unreadable(key.secret, str(error))
+        else:
+            found = data if isinstance(data, Problem) else self._renewed(key, data)
         self._read_at[key] = now
-        found = data if isinstance(data, Problem) else self._renewed(key, data)
         if isinstance(found, Problem):
             self._wrong[key] = found
         else:
             self._wrong.pop(key, None)
         return found
+
+    def _held(self, key: SessionKey) -> CloudSession | Problem | None:
+        """What came of the Secret when it was read last."""
+        return self._wrong.get(key) or self._sessions.get(key)
 
     def _renewed(self, key: SessionKey, data: Mapping[str, bytes]) -> CloudSession | Problem:
         """The session of this Secret, which may have been opened while it was read."""
@@ -131,6 +143,11 @@ class Clouds:
         )
 
     async def _read(self, secret: Ref) -> Mapping[str, bytes] | Problem:
+        """What stands in a Secret, or why that is of no use.
+
+        Raises:
+            ClusterError: the API server does not say.
+        """
         try:
             data = await self._cluster.secret(secret)
         except NotFound:
@@ -139,9 +156,8 @@ class Clouds:
                 f" create it with the key {CLOUDS_YAML}"
             )
             return Problem(Reason.SECRET_NOT_FOUND, text, "spec.cloudRef.secretName")
-        except ClusterError as error:
-            text = f"Secret {secret.name!r} cannot be read: {error}"
-            return Problem(Reason.SECRET_NOT_FOUND, text, "spec.cloudRef.secretName")
+        except Forbidden as error:
+            return _unreadable(secret, f"{error}: let the operator's ServiceAccount get it")
         if CLOUDS_YAML not in data:
             text = f"Secret {secret.name!r} has no key {CLOUDS_YAML!r}: add it"
             return Problem(Reason.SECRET_INVALID, text, "spec.cloudRef.secretName")
@@ -200,3 +216,8 @@ class Clouds:
         self._sessions.pop(key, None)
         if task is not None:
             task.cancel()
+
+
+def _unreadable(secret: Ref, why: str) -> Problem:
+    text = f"Secret {secret.name!r} of namespace {secret.namespace!r} cannot be read: {why}"
+    return Problem(Reason.SECRET_UNREADABLE, text, "spec.cloudRef.secretName")

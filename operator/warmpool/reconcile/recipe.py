@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from warmpool.api.names import Reason
@@ -15,6 +16,7 @@ from warmpool.domain.errors import (
     CloudError,
     CloudUnavailable,
     DependencyMissing,
+    Forbidden,
     NotFound,
 )
 from warmpool.domain.facts import Pool, Vm
@@ -154,9 +156,6 @@ class Recipe:
             spec = await session.cloud.resolve(pool.spec.template, zones, entry)
             group = await settle_group(session.cloud, pool)
             spec = replace(spec, user_data=await self._user_data(pool), group=group)
-        except NotFound as error:
-            field = "spec.template.userDataSecretRef"
-            self.problem = Problem(Reason.SECRET_NOT_FOUND, str(error), field)
         except DependencyMissing as error:
             self.problem = Problem(error.reason, str(error), error.field)
         except CallForbidden as error:
@@ -250,13 +249,27 @@ class Recipe:
         self._note(one)
 
     async def _user_data(self, pool: Pool) -> str | None:
+        """The template's user data in base64, from its Secret if it names one.
+
+        Raises:
+            DependencyMissing: that is not there, has no such key, or may not be read.
+            ClusterError: the API server does not say.
+        """
         template = pool.spec.template
         if template.user_data_secret_ref is None:
             return template.user_data
         where = template.user_data_secret_ref
-        data = await self._cluster.secret(Ref(pool.ref.namespace, where.name))
+        missing = partial(DependencyMissing, field="spec.template.userDataSecretRef")
+        try:
+            data = await self._cluster.secret(Ref(pool.ref.namespace, where.name))
+        except NotFound as error:
+            raise missing(str(error), reason=Reason.SECRET_NOT_FOUND) from error
+        except Forbidden as error:
+            text = f"{error}: let the operator's ServiceAccount get it"
+            raise missing(text, reason=Reason.SECRET_UNREADABLE) from error
         if where.key not in data:
-            raise NotFound(f"Secret {where.name!r} has no key {where.key!r}: add it")
+            text = f"Secret {where.name!r} has no key {where.key!r}: add it"
+            raise missing(text, reason=Reason.SECRET_NOT_FOUND)
         return base64.b64encode(data[where.key]).decode("ascii")
 
 
