@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from warmpool.api.names import LEASE_NAME, Kind
 from warmpool.domain.errors import (
@@ -130,6 +131,19 @@ async def test_a_name_that_is_taken_is_a_conflict(cluster: KubeCluster) -> None:
     await cluster.create(Kind.VM_CLAIM, body)
     with pytest.raises(Conflict, match="already exists"):
         await cluster.create(Kind.VM_CLAIM, body)
+
+
+async def test_credentials_that_are_not_taken_are_named_with_their_remedy(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    """An expired token said `401: Unauthorized` every second, and not what to do."""
+    document = yaml.safe_load(plane.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": "expired"}
+    stale = tmp_path / "kubeconfig"
+    stale.write_text(yaml.safe_dump(document))
+    async with opened(stale) as cluster:
+        with pytest.raises(Forbidden, match=r"401: Unauthorized \(our token .* see KUBECONFIG"):
+            await cluster.get(Kind.VM_CLAIM, Ref(HOME, "any"))
 
 
 async def test_replacing_an_older_version_is_a_conflict(cluster: KubeCluster) -> None:

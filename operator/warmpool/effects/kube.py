@@ -417,12 +417,20 @@ _ERRORS: Final[Mapping[int, type[ClusterError]]] = {
 }
 
 
+NOT_TAKEN: Final = (
+    "our token or certificate has expired, or is another API server's: see KUBECONFIG,"
+    " or the ServiceAccount of the pod"
+)
+
+
 def _error(status: int, payload: bytes, *, changes: bool) -> ClusterError:
     """Our error for an HTTP status of the API server."""
     answer = _answer(payload)
     text = f"{status}: {answer.get('message') or payload.decode(errors='replace')}"[:MAX_MESSAGE]
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and _does_not_apply(answer):
         return TestFailed(f"{text} (the patch does not apply to the object as it is)")
+    if status == HTTPStatus.UNAUTHORIZED:
+        text = f"{text} ({NOT_TAKEN})"
     unlisted = ClusterOutcomeUnknown if changes else ClusterUnavailable
     return _ERRORS.get(status, unlisted)(text)
 
