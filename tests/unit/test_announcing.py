@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -68,27 +68,20 @@ async def test_an_event_is_written_at_once_and_the_next_a_while_later() -> None:
     assert [at - began for at in clerk.came_at] == pytest.approx([0, EVERY], abs=0.05)
 
 
-@contextlib.asynccontextmanager
-async def a_burst(traffic: Traffic) -> AsyncIterator[None]:
-    """Claims that are answered one after the other, while many are."""
-
-    async def answers() -> None:
-        while True:
-            with traffic.answer():
-                await asyncio.sleep(CALM / 4)
-
+@contextlib.contextmanager
+def a_burst(traffic: Traffic) -> Iterator[None]:
+    """Claims that are being answered, and none of them is for now."""
     traffic.began(A_BURST)
-    answering = asyncio.ensure_future(answers())
-    yield
-    answering.cancel()
-    await asyncio.wait((answering,))
-    traffic.ended(A_BURST)
+    try:
+        yield
+    finally:
+        traffic.ended(A_BURST)
 
 
 async def test_events_wait_for_the_end_of_a_burst_and_bear_the_time_of_what_they_tell() -> None:
     clerk, traffic = Clerk(), Traffic(LoopClock())
     async with announcing(clerk, traffic) as announcer:
-        async with a_burst(traffic):
+        with a_burst(traffic):
             told, began = LoopClock().now(), asyncio.get_running_loop().time()
             announcer.say(an_event("bound"))
             await asyncio.sleep(0.3)
@@ -100,20 +93,39 @@ async def test_events_wait_for_the_end_of_a_burst_and_bear_the_time_of_what_they
 
 async def test_a_burst_without_end_is_not_waited_for_without_end() -> None:
     clerk, traffic = Clerk(), Traffic(LoopClock())
-    async with announcing(clerk, traffic) as announcer, a_burst(traffic):
-        began = asyncio.get_running_loop().time()
-        announcer.say(an_event("bound"))
-        await asyncio.sleep(CALM_WITHIN + 0.1)
+    with a_burst(traffic):
+        async with announcing(clerk, traffic) as announcer:
+            began = asyncio.get_running_loop().time()
+            announcer.say(an_event("bound"))
+            await asyncio.sleep(CALM_WITHIN + 0.1)
     assert clerk.came_at[0] - began == pytest.approx(CALM_WITHIN, abs=0.01)
 
 
-async def test_of_too_many_the_newest_are_written() -> None:
-    clerk = Clerk()
-    async with announcing(clerk, Traffic(LoopClock())) as announcer:
-        for number in range(BURST + 5):
-            announcer.say(an_event(f"{number}"))
+@pytest.mark.parametrize("bursts", [False, True])
+async def test_of_too_many_the_newest_are_written(bursts: bool) -> None:
+    clerk, traffic = Clerk(), Traffic(LoopClock())
+    async with announcing(clerk, traffic) as announcer:
+        with a_burst(traffic) if bursts else contextlib.nullcontext():
+            announcer.say(an_event("0"))
+            if bursts:
+                await asyncio.sleep(CALM)  # the first waits for the end of it as the others do
+            for number in range(1, BURST + 5):
+                announcer.say(an_event(f"{number}"))
         await asyncio.sleep((BURST + 5) * (EVERY + 0.1))
     assert clerk.notes == [f"{number}" for number in range(5, BURST + 5)]
+
+
+async def test_who_writes_events_all_the_time_is_seen_to_live() -> None:
+    clerk, beats = Clerk(), []
+    announcer = Announcer(clerk, LoopClock(), "me", Traffic(LoopClock()))
+    loop = asyncio.get_running_loop()
+    for number in range(10):
+        announcer.say(an_event(f"{number}"))
+    running = asyncio.ensure_future(announcer.run(lambda: beats.append(loop.time())))
+    await asyncio.sleep(10 * (EVERY + 0.1))
+    running.cancel()
+    assert len(clerk.notes) == 10
+    assert len(beats) > 10
 
 
 async def test_one_that_cannot_be_written_keeps_none_back() -> None:

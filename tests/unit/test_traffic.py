@@ -49,6 +49,19 @@ async def test_a_lull_that_does_not_come_is_not_waited_for_without_end() -> None
         assert await took(lull(traffic, 0.5)) == pytest.approx(0.5)
 
 
+async def test_a_burst_that_gets_no_answers_for_a_while_is_not_over() -> None:
+    """An API server that stood still was given the rest of the work, too."""
+    traffic = Traffic(LoopClock())
+    traffic.began(BURST)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert not await traffic.calm(began + 0.5)
+    assert loop.time() - began == pytest.approx(0.5)
+    loop.call_later(0.2, traffic.ended, BURST)
+    assert await traffic.calm(began + 2)
+    assert loop.time() - began == pytest.approx(0.7 + CALM, abs=CALM)
+
+
 async def test_few_are_few() -> None:
     traffic = Traffic(LoopClock())
     for _ in range(FEW + 1):

@@ -90,9 +90,10 @@ class Traffic:
 
         Beside claims that come one by one it is not: they would be waited for all the time.
         """
-        while (now := self._clock.monotonic()) < latest and now < self._burst_at + CALM:  # noqa: ASYNC110 - it waits for the clock
-            await asyncio.sleep(max(min(self._burst_at + CALM, latest) - now, TICK))
-        return now >= self._burst_at + CALM and not self.answering
+        while (now := self._clock.monotonic()) < latest and self.in_burst:
+            over = (now if self._vms >= BURST else self._burst_at) + CALM
+            await asyncio.sleep(max(min(over, latest) - now, TICK))
+        return not self.answering
 
     async def lull(self, within: float) -> None:
         """Until no claim is being answered and no burst is under way, so many seconds at most."""
