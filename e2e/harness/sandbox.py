@@ -172,9 +172,27 @@ class Sandbox:
         self.wait(f"warmpool/{pool}", f"jsonpath={{.status.{path}}}={value}", seconds=seconds)
 
     def await_ready(self, pool: str, ready: int, *, seconds: int = 60) -> None:
-        """So many are ready, and the pool says that this is what it shall be."""
+        """So many are free, and the pool says that this is what it shall be.
+
+        Its word alone may be a second old, and of before the last claim.
+        """
+        self.until(lambda: len(self.free(pool)) >= ready, f"{ready} free VMs of {pool}", seconds)
         self.await_status(pool, "ready", ready, seconds=seconds)
         self.wait(f"warmpool/{pool}", "condition=Ready", seconds=seconds)
+
+    def free(self, pool: str) -> list[Body]:
+        """Ready VMs of a pool that no claim of this namespace has."""
+        claims = [body.get("status", {}) for body in self.all(Kind.VM_CLAIM)]
+        bound = [status["allocation"] for status in claims if status.get("phase") == "Bound"]
+        taken = {vm["uid"] for allocation in bound for vm in allocation["vms"]}
+        return [
+            vm
+            for vm in self.all(Kind.WARM_VM)
+            if vm["spec"]["poolRef"]["name"] == pool
+            and vm.get("status", {}).get("phase") == "Ready"
+            and "claimRef" not in vm["spec"]
+            and vm["metadata"]["uid"] not in taken
+        ]
 
     def until(self, predicate: Callable[[], object], what: str, seconds: float = 60) -> None:
         wait_until(lambda: predicate() or None, timeout=seconds, what=what)
