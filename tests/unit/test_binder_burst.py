@@ -197,8 +197,8 @@ async def test_vms_of_a_claim_that_comes_alone_are_settled_at_once() -> None:
 
 async def test_claims_gather_while_many_are_being_answered_and_no_longer() -> None:
     """The next write of the ledger is there when the last of them have their answers."""
-    store, cluster = a_store(100), Written()
-    many = 3 * PUBLISH_AT_ONCE
+    store, cluster = a_store(101), Written()
+    many = 2 * PUBLISH_AT_ONCE + FEW
     ask(store, many, vms=1)
     async with serving(store, cluster):
         await asyncio.sleep(0.001)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from doubles.virtual_time import LoopClock
-from warmpool.reconcile.traffic import BURST, CALM, FEW, Traffic
+from warmpool.reconcile.traffic import BURST, CALM, FEW, THRONG, Traffic
 
 pytestmark = pytest.mark.looptime
 
@@ -82,3 +82,15 @@ async def test_it_is_quiet_a_while_after_the_last_answer() -> None:
     assert not traffic.is_quiet
     await asyncio.sleep(0.02)
     assert traffic.is_quiet
+
+
+async def test_a_throng_is_of_claims_that_have_no_answer_yet() -> None:
+    """However many VMs they want: few answers to wait for are few."""
+    traffic = Traffic(LoopClock())
+    for _ in range(THRONG - 1):
+        traffic.began(15)
+    assert not traffic.is_throng
+    traffic.began(1)
+    assert traffic.is_throng
+    traffic.ended(1)
+    assert not traffic.is_throng

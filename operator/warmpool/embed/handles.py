@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from warmpool.api.v1alpha1.pool import Claimable
 from warmpool.domain.ids import Ref
+from warmpool.embed.pacing import paced_loop
 from warmpool.embed.replica import Replica
 from warmpool.reconcile.fit import Answer
 from warmpool.reconcile.replicas import Leader, Member
@@ -173,6 +174,10 @@ class _Alone(Operator):
 
     _own_loop = True
 
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """A loop for it."""
+        return paced_loop(lambda: self._replica.is_throng)
+
 
 class OperatorThread:
     """One replica in a thread of its own, for programs without an event loop or with a busy one.
@@ -262,7 +267,8 @@ class OperatorThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=self._operator.new_loop) as runner:
+                runner.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             if not self._loop.done():
                 self._loop.set_exception(error)

@@ -82,6 +82,11 @@ class Replica:
         """Whether it is answering a burst of claims at this moment."""
         return self._candidate is not None and self._candidate.traffic.in_burst
 
+    @property
+    def is_throng(self) -> bool:
+        """Whether so many claims are being answered that it had better look for news less often."""
+        return self._candidate is not None and self._candidate.traffic.is_throng
+
     def claimable(self, pool: Ref) -> Claimable | None:
         """The largest claims that a pool could serve now; None: there is no such pool."""
         known = self._store.pool(pool)

@@ -60,9 +60,9 @@ from warmpool.reconcile.writing import (
 
 log = logging.getLogger(__name__)
 
-PUBLISH_AT_ONCE: Final = 16
-"""Status writes in flight: an API server that takes 10 ms takes in 1,600 a second so. More only
-queue there, before the ledger's next write, and each needs a connection."""
+PUBLISH_AT_ONCE: Final = 40
+"""Status writes in flight: as many as there are connections that are kept open. In a throng answers
+are looked for every 10 ms only, and the API server shall have enough to do until then."""
 
 SEVERAL: Final = 16
 """Claims being answered at once that others wait for, to share a write of the ledger. Of a steady

@@ -14,6 +14,10 @@ BURST: Final = 24
 """VMs of claims that are being answered at once that make a burst: it is over soon, and other work
 can wait for that. A steady flow of 100 claims/s of one VM has some ten."""
 
+THRONG: Final = 48
+"""Claims being answered at once that are a throng: what they need is the API server's time, and we
+take less of it when we look seldom, and find much at once."""
+
 CALM: Final = 0.1
 """Seconds after a burst for which other work waits: the rest of the burst must not wait for it."""
 
@@ -68,6 +72,11 @@ class Traffic:
     def in_burst(self) -> bool:
         """Whether a burst is under way. May be asked in any thread."""
         return self._vms >= BURST or self._clock.monotonic() < self._burst_at + CALM
+
+    @property
+    def is_throng(self) -> bool:
+        """Whether so many claims are being answered that news of them had better be gathered."""
+        return self.answering >= THRONG
 
     @property
     def is_quiet(self) -> bool:
